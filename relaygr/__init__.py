@@ -1,0 +1,1 @@
+"""RelayGR: long-sequence generative recommendation inside ranking's P99 budget."""

@@ -1,0 +1,1 @@
+"""Pure values and rules that all services share. Standard library only."""
