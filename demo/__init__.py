@@ -1,0 +1,1 @@
+"""The relay on real histories, in one command: `make demo`."""

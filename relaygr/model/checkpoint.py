@@ -1,0 +1,117 @@
+"""Models on disk: weights.safetensors and model.json in one directory.
+
+The vocabulary travels with the weights, so one digest covers both. Nothing is unpickled;
+names and shapes are checked before a weight is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from torch import Tensor
+
+from relaygr.errors import CorruptData
+from relaygr.model.config import ModelConfig
+from relaygr.model.hstu import HstuModel
+from relaygr.model.init import new_model
+from relaygr.model.interface import TORCH_DTYPES
+
+FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+CONFIG_FILE = "model.json"
+VOCABULARY = "vocabulary.item_ids"
+
+
+def save(model: HstuModel, directory: str | Path) -> str:
+    """Write a model; returns its weights digest. An existing checkpoint is replaced file by file."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = _serialised(model)
+    document = {"format": FORMAT, "config": model.config.to_json()}
+    _replace(directory / WEIGHTS_FILE, weights)
+    _replace(directory / CONFIG_FILE, json.dumps(document, indent=2).encode() + b"\n")
+    return hashlib.sha256(weights).hexdigest()
+
+
+def load(directory: str | Path, dtype: str | None = None, *, device: str = "cpu", attention: str = "tiled") -> HstuModel:
+    """Read a model, ready for inference.
+
+    Args:
+        directory: what `save` wrote.
+        dtype: "float32" or "bfloat16"; None for the one in model.json.
+        device: where to put the weights.
+        attention: as in HstuModel.
+
+    Raises:
+        CorruptData: a file is missing or torn, or its weights are not those model.json describes.
+    """
+    directory = Path(directory)
+    try:
+        weights = (directory / WEIGHTS_FILE).read_bytes()
+        document = json.loads((directory / CONFIG_FILE).read_text())
+        if document["format"] != FORMAT:
+            raise CorruptData(f"{directory / CONFIG_FILE}: format {document['format']}, not {FORMAT}")
+        config = ModelConfig.from_json(document["config"])
+        tensors = safetensors.torch.load(weights)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CorruptData(f"{directory}: {error}") from error
+    config = replace(config, dtype=dtype or config.dtype)
+    return _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), attention).to(device)
+
+
+def random_model(
+    config: ModelConfig, item_ids: ArrayLike, seed: int, *, attention: str = "tiled"
+) -> HstuModel:
+    """A model with random weights and a true identity, as if saved and loaded; for tests and benchmarks."""
+    weights = _serialised(new_model(config, item_ids, seed))
+    return _assembled(config, safetensors.torch.load(weights), hashlib.sha256(weights).hexdigest(), attention)
+
+
+def _serialised(model: HstuModel) -> bytes:
+    tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
+    tensors[VOCABULARY] = torch.from_numpy(np.array(model.vocabulary))
+    return safetensors.torch.save(tensors)
+
+
+def _assembled(config: ModelConfig, tensors: dict[str, Tensor], digest: str, attention: str) -> HstuModel:
+    vocabulary = tensors.pop(VOCABULARY, None)
+    if vocabulary is None or vocabulary.dtype != torch.int64 or vocabulary.shape != (config.items,):
+        raise CorruptData(f"{VOCABULARY}: missing, or not int64 [{config.items}]")
+    if bool((vocabulary[1:] <= vocabulary[:-1]).any()):
+        raise CorruptData(f"{VOCABULARY}: not sorted, or holds duplicates")
+    with torch.device("meta"):
+        model = HstuModel(config, vocabulary.numpy(), weights_digest=digest, attention=attention)
+    _check_shapes(model, tensors)
+    model.load_state_dict(tensors, assign=True)
+    model.requires_grad_(False).eval().to(TORCH_DTYPES[config.dtype])
+    # Logits keep float32: rounding them would hide what the layers below differ by.
+    model.scorer.float()
+    return model
+
+
+def _check_shapes(model: HstuModel, tensors: dict[str, Tensor]) -> None:
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            raise CorruptData(f"{name}: missing")
+        if name not in wanted:
+            raise CorruptData(f"{name}: not a weight of this model")
+        if tensors[name].shape != wanted[name].shape:
+            raise CorruptData(f"{name}: shape {list(tensors[name].shape)}, wanted {list(wanted[name].shape)}")
+        if tensors[name].dtype != torch.float32:
+            raise CorruptData(f"{name}: {tensors[name].dtype}, wanted float32")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # A reader sees the old file or the new one, never half of it.
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

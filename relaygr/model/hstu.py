@@ -1,0 +1,188 @@
+"""The HSTU ranking model: RelayGR's own implementation of the model interface.
+
+The module keeps weights only. Contexts come in as page views, so one model serves any
+number of interleaved computations.
+
+Shapes: T new tokens, C candidates, D hidden width, H heads, K tasks.
+
+Source: design, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relaygr.behaviours.columns import Behaviours, Candidates, Cross, Profile
+from relaygr.domain.identity import ModelIdentity
+from relaygr.model import codes
+from relaygr.model.config import ModelConfig
+from relaygr.model.embed import TokenEmbedding
+from relaygr.model.interface import ModelSpec, PageView, Steps
+from relaygr.model.layer import NORM_EPSILON, HstuLayer
+from relaygr.model.ops import ATTENTIONS, Attention
+from relaygr.model.pages import LAYOUT, PageLayout
+
+
+class Head(nn.Module):
+    """Logits of all tasks from a hidden row; float32 whatever the rest is."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPSILON)
+        self.hidden = nn.Linear(config.width, config.head_width)
+        self.logits = nn.Linear(config.head_width, len(config.tasks))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., K]."""
+        hidden = hidden.to(self.hidden.weight.dtype)
+        return self.logits(F.silu(self.hidden(self.norm(hidden))))
+
+
+class HstuModel(nn.Module):
+    """An HSTU model with its vocabulary.
+
+    Args:
+        config: the model; weights are left uninitialised (see checkpoint.py, init.py).
+        vocabulary: the known item ids, sorted, as many as config.items.
+        weights_digest: SHA-256 of the weights file, for the identity.
+        attention: "tiled", or "reference" to check it against.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: NDArray[np.int64],
+        *,
+        weights_digest: str = "",
+        attention: str = "tiled",
+    ):
+        super().__init__()
+        assert len(vocabulary) == config.items, f"{len(vocabulary)} ids, {config.items} items configured"
+        assert bool(np.all(vocabulary[1:] > vocabulary[:-1])), "the vocabulary must be sorted and free of duplicates"
+        self.config = config
+        self.vocabulary = vocabulary
+        self.weights_digest = weights_digest
+        self.attention: Attention = ATTENTIONS[attention]
+        self.layout = PageLayout(config.layers, config.heads, config.qk_dim, config.v_dim)
+        self.tokens = TokenEmbedding(config)
+        self.layers = nn.ModuleList(HstuLayer(config) for _ in range(config.layers))
+        self.scorer = Head(config)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Identity, tasks, features and limits."""
+        config = self.config
+        identity = ModelIdentity(
+            config.name, config.version, self.weights_digest, config.dtype, LAYOUT, config.normaliser
+        )
+        return ModelSpec(identity, config.tasks, config.features, config.limits)
+
+    @property
+    def token_elements(self) -> int:
+        """K/V elements of one token over all layers."""
+        return self.layout.token_elements
+
+    @property
+    def page_elements(self) -> int:
+        """K/V elements of one page."""
+        return self.layout.page_elements
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tokens.user.device
+
+    def item_rows(self, item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the item table; 0 for items out of vocabulary."""
+        places = np.searchsorted(self.vocabulary, item_ids)
+        found = self.vocabulary[np.minimum(places, len(self.vocabulary) - 1)] == item_ids
+        return np.where(found, places + 1, 0)
+
+    def known_items(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these items are in the vocabulary."""
+        return self.item_rows(item_ids) > 0
+
+    @torch.inference_mode()
+    def embed_prefix(self, profile: Profile, behaviours: Behaviours, first_token: int, end_token: int) -> Tensor:
+        """Rows of tokens [first_token, end_token) of a prefix; see the interface."""
+        assert 0 <= first_token <= end_token <= len(behaviours) + 1
+        first, end = max(first_token - 1, 0), max(end_token - 1, 0)
+        before_s = int(behaviours.timestamps_s[first - 1]) if first else None
+        x_TD = self._behaviours(behaviours.slice(first, end), first, before_s)
+        if first_token > 0 or end_token == 0:
+            return x_TD
+        user_D = self.tokens.users(self._tensor(profile.dense), self._tensor(profile.categorical))
+        return torch.cat([user_D[None], x_TD])
+
+    @torch.inference_mode()
+    def embed_suffix(
+        self,
+        prefix_behaviour_count: int,
+        last_prefix_timestamp_s: int | None,
+        delta: Behaviours,
+        cross: Cross,
+        candidates: Candidates,
+        request_time_s: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of the delta and of the candidates; see the interface."""
+        before_s = last_prefix_timestamp_s if prefix_behaviour_count else None
+        x_delta_TD = self._behaviours(delta, prefix_behaviour_count, before_s)
+        if len(cross):
+            x_delta_TD = torch.cat([x_delta_TD, self.tokens.cross_tokens(self._tensor(cross.dense))])
+        last_s = int(delta.timestamps_s[-1]) if len(delta) else before_s
+        times_s = torch.tensor([request_time_s])
+        gap = codes.sequence_gap_codes(times_s, last_s, self.config.gap_buckets).to(self.device)
+        x_CD = self.tokens.candidates(
+            self._tensor(self.item_rows(candidates.item_ids)),
+            torch.tensor([prefix_behaviour_count + len(delta)], device=self.device),
+            gap,
+            self._tensor(candidates.dense),
+            self._tensor(candidates.categorical),
+        )
+        return x_delta_TD, x_CD
+
+    @torch.inference_mode()
+    def extend(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
+        """Run the layers over new tokens; see the interface."""
+        tokens, first = x_TD.shape[0], context.token_count if context else 0
+        causal = tokens - self_only
+        scale, normaliser = self.config.scale, self.config.normaliser
+        for index, layer in enumerate(self.layers):
+            made = layer.project(x_TD)
+            if write:
+                self.layout.store(write, index, first, made.k_HTK[:, :causal], made.v_HTV[:, :causal])
+            # Of the last layer, nobody reads what causal rows gather: only their K/V.
+            skipped = causal if index == len(self.layers) - 1 else 0
+            if skipped == tokens:
+                x_TD = x_TD[tokens:]
+            else:
+                q_HRK, cached = made.q_HTK[:, skipped:], self.layout.cached(context, index)
+                av_RE = self.attention(q_HRK, made.k_HTK, made.v_HTV, cached, self_only, scale, normaliser)
+                x_TD = layer.combine(x_TD[skipped:], made.u_TE[skipped:], av_RE)
+            yield
+        return x_TD
+
+    @torch.inference_mode()
+    def head(self, hidden_CD: Tensor) -> Tensor:
+        """Logits of candidates' hidden rows, [C, K] float32."""
+        return self.scorer(hidden_CD).float()
+
+    def _behaviours(self, behaviours: Behaviours, first: int, before_s: int | None) -> Tensor:
+        times_s = torch.from_numpy(behaviours.timestamps_s.copy())
+        gaps = codes.sequence_gap_codes(times_s, before_s, self.config.gap_buckets)
+        return self.tokens.behaviours(
+            self._tensor(self.item_rows(behaviours.item_ids)),
+            self._tensor(behaviours.actions),
+            torch.arange(first, first + len(behaviours), device=self.device),
+            gaps.to(self.device),
+            self._tensor(behaviours.dense),
+            self._tensor(behaviours.categorical),
+        )
+
+    def _tensor(self, column: NDArray) -> Tensor:
+        # Copied, because columns may be read-only views of a message.
+        return torch.from_numpy(column.copy()).to(self.device)

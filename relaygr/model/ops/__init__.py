@@ -1,0 +1,26 @@
+"""SiLU attention over cached and new tokens, in more than one make; one signature.
+
+    attend(q_HRK, k_HTK, v_HTV, cached, self_only, scale, normaliser) -> av_RE
+
+T new tokens follow the cached ones; queries are given for the last R of them. The last
+`self_only` tokens are candidates: each sees everything cached, all causal tokens and
+itself. The others are causal. There is no softmax, hence no row sum and no rescaling:
+
+    av_r = sum over visible j of SiLU(scale * q_r . k_j) * v_j / normaliser
+
+Returned with heads side by side (E = heads * width of a value) in the dtype of q.
+`reference` is the oracle and builds the whole mask; `tiled` is the one that serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from relaygr.model.ops import reference, tiled
+from relaygr.model.pages import CachedKV
+
+Attention = Callable[[Tensor, Tensor, Tensor, CachedKV, int, float, int], Tensor]
+
+ATTENTIONS: dict[str, Attention] = {"reference": reference.attend, "tiled": tiled.attend}

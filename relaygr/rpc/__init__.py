@@ -1,0 +1,1 @@
+"""gRPC as all services use it: server, channels, deadlines, status table, tickets."""

@@ -1,0 +1,70 @@
+"""Channels to peers: one per address, traced, that notice a silent peer in seconds."""
+
+from __future__ import annotations
+
+import grpc
+
+from relaygr.errors import Refused
+from relaygr.rpc.client_interceptor import ClientInterceptor
+from relaygr.telemetry import Telemetry
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+CHANNELS_MAX = 1024
+"""More peers than one deployment has instances; a leak shows as Refused instead of as memory."""
+
+
+class ChannelPool:
+    """One channel per address. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+        channels_max: int = CHANNELS_MAX,
+    ) -> None:
+        self._telemetry = telemetry
+        self._options = channel_options(message_bytes_max)
+        self._channels_max = channels_max
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def get(self, address: str) -> grpc.aio.Channel:
+        """The channel to host:port, opened on first use.
+
+        Raises:
+            Refused: too many peers.
+        """
+        channel = self._channels.get(address)
+        if channel is None:
+            if len(self._channels) >= self._channels_max:
+                raise Refused(f"channels to {self._channels_max} peers are open already")
+            channel = grpc.aio.insecure_channel(
+                address, options=self._options, interceptors=[ClientInterceptor(self._telemetry, address)]
+            )
+            self._channels[address] = channel
+        return channel
+
+    async def close(self, address: str | None = None) -> None:
+        """Close one peer's channel, or all; calls in progress end as cancelled."""
+        doomed = list(self._channels) if address is None else [address]
+        for name in doomed:
+            channel = self._channels.pop(name, None)
+            if channel is not None:
+                await channel.close()
+
+
+def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[str, int]]:
+    """Options of every channel of the project."""
+    return [
+        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", message_bytes_max),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Without this a paused peer holds a connection open far beyond the keepalive timeout.
+        ("grpc.http2.ping_timeout_ms", 3_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Pools of two processes in one (tests, the client library) must not share connections.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]

@@ -1,0 +1,1 @@
+"""Running pure cores and the event loop in real time."""

@@ -1,0 +1,109 @@
+"""Runs a machine on the real clock: feed events, perform effects, keep one timer.
+
+Theory of operation. The driver lives on one event loop and is not thread-safe. `feed`
+hands an event to the machine and performs the effects in order. An effect that feeds
+another event (an answer known at once) does not recurse: the event waits until the
+effects before it are performed. After each turn one timer is set for the machine's next
+deadline. An effect that raises does not keep the others from being performed; the first
+error is raised when the turn is over, since it is a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from relaygr.domain.machine import Machine
+
+Event = TypeVar("Event")
+Effect = TypeVar("Effect")
+
+PENDING_MAX = 65_536
+"""Events fed from within effects; more is a machine that feeds itself for ever."""
+REST_S = 0.001
+"""Least delay of the timer right after an expiry, so that a machine whose deadline does
+not move cannot take the loop for itself."""
+
+
+class Driver(Generic[Event, Effect]):
+    """One machine, one loop, one timer."""
+
+    def __init__(
+        self,
+        machine: Machine[Event, Effect],
+        perform: Callable[[Effect], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._machine = machine
+        self._perform = perform
+        self._clock = clock
+        self._loop = loop or asyncio.get_running_loop()
+        self._pending: deque[Event] = deque()
+        self._is_running = False
+        self._is_closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns: int | None = None
+
+    def feed(self, event: Event) -> None:
+        """Hand an event to the machine; after `close` it is dropped."""
+        if self._is_closed:
+            return
+        assert len(self._pending) < PENDING_MAX, "a machine feeds itself without end"
+        self._pending.append(event)
+        if not self._is_running:
+            self._turn(expire=False)
+
+    def close(self) -> None:
+        """Stop the timer and ignore later events; repeatable."""
+        self._is_closed = True
+        self._pending.clear()
+        self._disarm()
+
+    def _turn(self, *, expire: bool) -> None:
+        self._is_running = True
+        errors: list[Exception] = []
+        try:
+            if expire:
+                self._perform_all(self._machine.expire(self._clock()), errors)
+                self._machine.check()
+            while self._pending:
+                event = self._pending.popleft()
+                self._perform_all(self._machine.handle(event, self._clock()), errors)
+        finally:
+            self._is_running = False
+            if not self._is_closed:
+                self._arm(REST_S if expire else 0.0)
+        if errors:
+            raise errors[0]
+
+    def _perform_all(self, effects: Sequence[Effect], errors: list[Exception]) -> None:
+        for effect in effects:
+            try:
+                self._perform(effect)
+            except Exception as error:
+                errors.append(error)
+
+    def _arm(self, delay_min_s: float) -> None:
+        deadline_ns = self._machine.deadline_ns()
+        if deadline_ns is None:
+            self._disarm()
+        elif self._timer is None or deadline_ns != self._timer_ns:
+            self._disarm()
+            delay_s = max(delay_min_s, (deadline_ns - self._clock()) / 1e9)
+            self._timer_ns = deadline_ns
+            self._timer = self._loop.call_later(delay_s, self._due)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._timer_ns = None
+
+    def _due(self) -> None:
+        self._timer = None
+        self._timer_ns = None
+        self._turn(expire=True)

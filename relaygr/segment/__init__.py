@@ -1,0 +1,29 @@
+"""The shared-memory segment of a host: one expander owns it, rankers map it.
+
+Control travels by protobuf; bytes move here. The owner stamps a generation on every
+block before it grants it, so that a reader can tell, before and after its copy, that the
+blocks are still the ones it was promised. Standard library and numpy only.
+
+Source: design, section 3 (expander).
+"""
+
+from relaygr.segment.copying import copy_in, copy_out
+from relaygr.segment.digest import ContentDigest, identity_bytes
+from relaygr.segment.layout import Geometry, SegmentRejected
+from relaygr.segment.locks import LockTable, OwnerLock
+from relaygr.segment.mapped import MappedSegment
+from relaygr.segment.owned import OwnedSegment, remove_stale
+
+__all__ = [
+    "ContentDigest",
+    "Geometry",
+    "LockTable",
+    "MappedSegment",
+    "OwnedSegment",
+    "OwnerLock",
+    "SegmentRejected",
+    "copy_in",
+    "copy_out",
+    "identity_bytes",
+    "remove_stale",
+]

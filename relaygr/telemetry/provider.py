@@ -1,0 +1,223 @@
+"""One object that makes spans and instruments; handed to whoever needs it.
+
+Nothing global is set: two of these live side by side in one process, as in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Link, Span, SpanKind
+
+from relaygr.domain.identity import UserKey
+from relaygr.telemetry import names
+from relaygr.telemetry.export import otlp_metric_reader, otlp_span_processor, quiet_exporter_logs
+
+SECONDS_BUCKETS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
+    # Ranking budgets live between ten and a hundred milliseconds.
+    *(0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1),
+    *(0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0),
+)
+TOKEN_BUCKETS = tuple(float(2**power) for power in range(4, 16))
+
+ATTRIBUTE_SETS_MAX = 500
+"""Distinct attribute sets of one metric; what is beyond goes to one overflow point."""
+
+
+class Telemetry:
+    """Tracer, meter and the key that hashes user ids."""
+
+    def __init__(
+        self,
+        *,
+        resource: Mapping[str, Any],
+        user_hash_key: bytes,
+        span_processors: Sequence[SpanProcessor] = (),
+        metric_readers: Sequence[MetricReader] = (),
+        sample_ratio: float = 1.0,
+    ) -> None:
+        described = Resource(dict(resource))
+        # A caller's decision is kept: one trace is sampled on all hops or on none.
+        self._tracer_provider = TracerProvider(
+            resource=described, sampler=ParentBased(TraceIdRatioBased(sample_ratio)), shutdown_on_exit=False
+        )
+        for processor in span_processors:
+            self._tracer_provider.add_span_processor(processor)
+        self._meter_provider = MeterProvider(
+            resource=described, metric_readers=metric_readers, views=_views(), shutdown_on_exit=False
+        )
+        self._user_hash_key = user_hash_key
+        self._is_shut_down = False
+        self.tracer = self._tracer_provider.get_tracer("relaygr")
+        self.meter = self._meter_provider.get_meter("relaygr")
+        self.metric_reader: InMemoryMetricReader | None = None
+        """Set by `for_tests`."""
+
+    @classmethod
+    def setup(
+        cls,
+        service_name: str,
+        instance_id: str,
+        otlp_endpoint: str | None,
+        user_hash_key: bytes,
+        *,
+        sample_ratio: float = 1.0,
+        resource: Mapping[str, str] | None = None,
+    ) -> Telemetry:
+        """The telemetry of a process.
+
+        Args:
+            service_name: for example "relaygr-router".
+            instance_id: unique per process.
+            otlp_endpoint: OTLP over gRPC, or None or empty to send nothing (trace context
+                is then still drawn and carried on).
+            user_hash_key: keys the hashes that stand for user ids.
+            sample_ratio: share of the traces begun here that are recorded.
+            resource: further resource attributes, such as the resolved config.
+        """
+        if otlp_endpoint:
+            quiet_exporter_logs()
+        return cls(
+            resource={"service.name": service_name, "service.instance.id": instance_id, **(resource or {})},
+            user_hash_key=user_hash_key,
+            span_processors=(otlp_span_processor(otlp_endpoint),) if otlp_endpoint else (),
+            metric_readers=(otlp_metric_reader(otlp_endpoint),) if otlp_endpoint else (),
+            sample_ratio=sample_ratio,
+        )
+
+    @classmethod
+    def for_tests(cls, service_name: str = "test") -> tuple[Telemetry, InMemorySpanExporter]:
+        """Telemetry that keeps everything in memory; metrics are in `metric_reader`."""
+        exporter = InMemorySpanExporter()
+        reader = InMemoryMetricReader()
+        telemetry = cls(
+            resource={"service.name": service_name},
+            user_hash_key=b"test",
+            span_processors=(SimpleSpanProcessor(exporter),),
+            metric_readers=(reader,),
+        )
+        telemetry.metric_reader = reader
+        return telemetry, exporter
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Link | None] = (),
+        parent: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[Span]:
+        """A span that is current inside the block; links that are None are left out.
+
+        Args:
+            name: a `names.SPAN_...` constant.
+            attributes: by `names.ATTR_...` constants.
+            links: from `link_of`.
+            parent: instead of the current span; from `context_of`.
+            kind: INTERNAL unless it is a hop.
+        """
+        with self.tracer.start_as_current_span(
+            name,
+            context=parent,
+            kind=kind,
+            attributes=attributes,
+            links=[link for link in links if link is not None],
+        ) as span:
+            yield span
+
+    def counter(self, name: str) -> metrics.Counter:
+        """A counter declared in the registry."""
+        unit, meaning = _declared(name, "counter")
+        return self.meter.create_counter(name, unit, meaning)
+
+    def up_down_counter(self, name: str) -> metrics.UpDownCounter:
+        """An up-down counter declared in the registry."""
+        unit, meaning = _declared(name, "updowncounter")
+        return self.meter.create_up_down_counter(name, unit, meaning)
+
+    def histogram(self, name: str) -> metrics.Histogram:
+        """A histogram declared in the registry; buckets follow its unit."""
+        unit, meaning = _declared(name, "histogram")
+        return self.meter.create_histogram(name, unit, meaning)
+
+    def gauge(
+        self, name: str, read: Callable[[], float | Iterable[tuple[float, Mapping[str, str]]]]
+    ) -> metrics.ObservableGauge:
+        """A gauge declared in the registry, read at each collection.
+
+        Args:
+            name: a `names.METRIC_...` constant.
+            read: gives one value, or (value, attributes) pairs. Called on a telemetry thread.
+        """
+        unit, meaning = _declared(name, "gauge")
+
+        def observe(_: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
+            seen = read()
+            if isinstance(seen, int | float):
+                return [metrics.Observation(seen)]
+            return [metrics.Observation(value, dict(attributes)) for value, attributes in seen]
+
+        return self.meter.create_observable_gauge(name, [observe], unit, meaning)
+
+    def points(self, name: str) -> list[Any]:
+        """The data points of a metric; only for `for_tests`."""
+        assert self.metric_reader is not None, "made by for_tests only"
+        data = self.metric_reader.get_metrics_data()
+        return [
+            point
+            for resource in (data.resource_metrics if data is not None else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def user_hash(self, user: UserKey) -> str:
+        """The keyed hash that stands for a user in spans and logs."""
+        return user.hashed(self._user_hash_key)
+
+    def shutdown(self) -> None:
+        """Send what is queued, for about a second at most, and stop; repeatable."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        self._tracer_provider.shutdown()
+        self._meter_provider.shutdown(timeout_millis=2_000)
+
+
+def current_span() -> Span:
+    """The span that is current in this task; a non-recording one outside a trace."""
+    return trace.get_current_span()
+
+
+def _declared(name: str, instrument: str) -> tuple[str, str]:
+    found = names.INSTRUMENTS.get(name)
+    assert found is not None and found[0] == instrument, f"{name} is not declared as {instrument}"
+    return found[1], found[2]
+
+
+def _views() -> list[View]:
+    buckets = {"s": SECONDS_BUCKETS, "{token}": TOKEN_BUCKETS}
+    return [
+        View(
+            instrument_type=Histogram,
+            instrument_unit=unit,
+            aggregation=ExplicitBucketHistogramAggregation(boundaries),
+            aggregation_cardinality_limit=ATTRIBUTE_SETS_MAX,
+        )
+        for unit, boundaries in buckets.items()
+    ]

@@ -1,0 +1,1 @@
+"""The four services of RelayGR; they meet only in protos."""

@@ -1,0 +1,1 @@
+"""The expander: the DRAM tier of one host, behind the rankers' device tier."""

@@ -1,0 +1,1 @@
+"""Which blocks hold whose psi, and who may touch them. Pure: no clock, no memory, no files."""

@@ -1,0 +1,207 @@
+"""Published entries: found by key, held by pins, evicted least recently used first.
+
+    published, idle ◄──pin / unpin──► published, pinned
+          │ evict, replace, age, forget        │ replace, age, forget, bad digest
+          ▼                                    ▼
+        freed ◄────────last unpin────────── doomed (cannot be found, blocks still held)
+
+A key has at most one published entry. A pin that outlives its entry's place in the index
+keeps the blocks, never the right to use them once the entry is *revoked* (its user was
+forgotten, or its bytes failed their digest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from relaygr.domain.identity import PsiKey, UserKey
+from services.expander.core.blocks import Blocks
+
+_K = TypeVar("_K")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an entry holds."""
+
+    tokens: int
+    chain_digest: bytes
+    length_bytes: int
+    content_digest: bytes
+    producer_trace: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """Blocks under a key."""
+
+    generation: int
+    key: PsiKey
+    content: Content
+    blocks: tuple[int, ...]
+    expires_ns: int
+    pins: int = 0
+    is_published: bool = True
+    is_revoked: bool = False
+
+
+class Entries:
+    """The index, and what is still held outside of it."""
+
+    def __init__(self, blocks: Blocks, pinned_blocks_max: int):
+        self._blocks = blocks
+        self._pinned_blocks_max = pinned_blocks_max
+        self._published: dict[PsiKey, Entry] = {}  # in order of publication, which is the order of age
+        self._doomed: dict[int, Entry] = {}
+        self._by_user: dict[UserKey, dict[int, Entry]] = {}
+        self._idle: dict[int, Entry] = {}  # published and not pinned, least recently used first
+        self._idle_by_tenant: dict[str, dict[int, Entry]] = {}
+        self._idle_blocks = 0
+        self._published_blocks = 0
+        self._pinned_blocks = 0
+
+    def __len__(self) -> int:
+        return len(self._published) + len(self._doomed)
+
+    @property
+    def published_count(self) -> int:
+        """Entries that can be found."""
+        return len(self._published)
+
+    @property
+    def published_blocks(self) -> int:
+        """Blocks of entries that can be found."""
+        return self._published_blocks
+
+    @property
+    def doomed_blocks(self) -> int:
+        """Blocks held by pins alone."""
+        return sum(len(entry.blocks) for entry in self._doomed.values())
+
+    @property
+    def idle_blocks(self) -> int:
+        """Blocks that eviction could free."""
+        return self._idle_blocks
+
+    def idle_blocks_of(self, tenant: str) -> int:
+        """Blocks that evicting one tenant's entries could free."""
+        return sum(len(entry.blocks) for entry in self._idle_by_tenant.get(tenant, {}).values())
+
+    def find(self, key: PsiKey) -> Entry | None:
+        """The published entry of a key."""
+        return self._published.get(key)
+
+    def publish(self, entry: Entry) -> None:
+        """Make an entry visible in place of its key's former one."""
+        former = self._published.get(entry.key)
+        if former is not None:
+            self.doom(former, revoke=False)
+        self._published[entry.key] = entry
+        self._by_user.setdefault(entry.key.owner, {})[entry.generation] = entry
+        self._published_blocks += len(entry.blocks)
+        self._set_idle(entry)
+
+    def pin(self, entry: Entry) -> bool:
+        """Hold an entry; False when pinned blocks would exceed their maximum."""
+        assert entry.is_published
+        if entry.pins == 0:
+            if self._pinned_blocks + len(entry.blocks) > self._pinned_blocks_max:
+                return False
+            self._clear_idle(entry)
+            self._pinned_blocks += len(entry.blocks)
+        entry.pins += 1
+        return True
+
+    def unpin(self, entry: Entry) -> None:
+        """Let one hold go."""
+        assert entry.pins > 0, "a pin was let go twice"
+        entry.pins -= 1
+        if entry.pins:
+            return
+        self._pinned_blocks -= len(entry.blocks)
+        if entry.is_published:
+            self._set_idle(entry)
+        else:
+            del self._doomed[entry.generation]
+            self._release(entry)
+
+    def doom(self, entry: Entry, *, revoke: bool) -> None:
+        """Take an entry out of the index; its blocks are free once nothing pins them."""
+        entry.is_revoked = entry.is_revoked or revoke
+        if not entry.is_published:
+            return
+        entry.is_published = False
+        del self._published[entry.key]
+        self._published_blocks -= len(entry.blocks)
+        if entry.pins:
+            self._doomed[entry.generation] = entry
+        else:
+            self._clear_idle(entry)
+            self._release(entry)
+
+    def forget(self, user: UserKey) -> int:
+        """Doom and revoke everything of a user; entries that could be found."""
+        entries = tuple(self._by_user.get(user, {}).values())
+        found = sum(entry.is_published for entry in entries)
+        for entry in entries:
+            self.doom(entry, revoke=True)
+        return found
+
+    def evict_one(self, tenant: str | None = None) -> bool:
+        """Free the least recently used idle entry (of a tenant); False when there is none."""
+        idle = self._idle if tenant is None else self._idle_by_tenant.get(tenant, {})
+        entry = next(iter(idle.values()), None)
+        if entry is None:
+            return False
+        assert entry.pins == 0, "eviction of a pinned entry"
+        self.doom(entry, revoke=False)
+        return True
+
+    def oldest(self) -> Entry | None:
+        """The entry published longest ago."""
+        return next(iter(self._published.values()), None)
+
+    def held(self) -> list[Entry]:
+        """Every entry that holds blocks."""
+        return [*self._published.values(), *self._doomed.values()]
+
+    def _set_idle(self, entry: Entry) -> None:
+        self._idle[entry.generation] = entry
+        self._idle_by_tenant.setdefault(entry.key.owner.tenant, {})[entry.generation] = entry
+        self._idle_blocks += len(entry.blocks)
+
+    def _clear_idle(self, entry: Entry) -> None:
+        del self._idle[entry.generation]
+        _remove(self._idle_by_tenant, entry.key.owner.tenant, entry.generation)
+        self._idle_blocks -= len(entry.blocks)
+
+    def _release(self, entry: Entry) -> None:
+        assert entry.pins == 0 and not entry.is_published, "blocks in use were freed"
+        _remove(self._by_user, entry.key.owner, entry.generation)
+        self._blocks.free(entry.blocks, entry.generation, entry.key.owner.tenant)
+
+    def check(self) -> None:
+        """Assert that the tables agree with each other."""
+        published, doomed = self._published.values(), self._doomed.values()
+        assert all(entry.is_published and entry.key == key for key, entry in self._published.items())
+        assert all(not entry.is_published and entry.pins > 0 for entry in doomed), "doomed and held by nobody"
+        assert all(entry.pins >= 0 and not entry.is_revoked for entry in published)
+        idle = {entry.generation for entry in published if entry.pins == 0}
+        assert idle == set(self._idle), "idle is not the published entries without pins"
+        assert idle == {g for table in self._idle_by_tenant.values() for g in table}
+        assert self._idle_blocks == sum(len(entry.blocks) for entry in self._idle.values())
+        assert self._published_blocks == sum(len(entry.blocks) for entry in published)
+        pinned = sum(len(entry.blocks) for entry in self.held() if entry.pins)
+        assert pinned == self._pinned_blocks <= self._pinned_blocks_max
+        assert {entry.generation for entry in self.held()} == {g for t in self._by_user.values() for g in t}
+        ages = [entry.expires_ns for entry in published]
+        assert ages == sorted(ages), "entries are not in order of age"
+
+
+def _remove(tables: dict[_K, dict[int, Entry]], key: _K, generation: int) -> None:
+    # Empty tables go, so that there are never more of them than entries.
+    table = tables[key]
+    del table[generation]
+    if not table:
+        del tables[key]

@@ -1,0 +1,1 @@
+"""The ranker: produces, holds and consumes psi on one device."""

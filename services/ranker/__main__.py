@@ -1,0 +1,56 @@
+"""Starts one ranker: python -m services.ranker. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+# torch_npu registers itself with torch and breaks `import torch` where its driver is missing;
+# it is imported by name when the device is asked for.
+os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+from relaygr.config import describe, load
+from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.telemetry import Telemetry, names
+from relaygr.v1 import ranker_pb2_grpc
+from services.ranker.assembly import Ranker, named
+from services.ranker.config import RankerConfig
+
+
+async def serve(config: RankerConfig) -> None:
+    """Serve until told to stop."""
+    telemetry = Telemetry.setup(
+        "relaygr-ranker",
+        config.instance_id,
+        config.otlp_endpoint or None,
+        config.user_hash_key,
+        sample_ratio=config.trace_sample_ratio,
+        resource=describe(config),
+    )
+    probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
+    server = RpcServer(
+        service_name=f"ranker {config.instance_id}",
+        address=config.address,
+        telemetry=telemetry,
+        default_deadline_ns=int(config.rank_deadline_default_ms * 1e6),
+    )
+    ranker = Ranker.build(config, telemetry)
+    server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, ranker.servicer, "relaygr.v1.RankerService")
+    ranker.announce(config, await server.start())
+    probe.start()
+    await serve_until_signal(server, ranker.leave)
+    probe.stop()
+    await ranker.close()
+    telemetry.shutdown()
+
+
+def main() -> None:
+    """Read the environment and run."""
+    config = named(load(RankerConfig, "RELAYGR_RANKER", os.environ))
+    configure_logging("ranker", config.log_level)
+    asyncio.run(serve(config))
+
+
+if __name__ == "__main__":
+    main()

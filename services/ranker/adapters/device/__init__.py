@@ -1,0 +1,1 @@
+"""Devices that hold the arena and run the model."""

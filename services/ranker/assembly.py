@@ -1,0 +1,203 @@
+"""Builds a ranker out of its parts, and announces it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from relaygr.behaviours.store import FileStore
+from relaygr.domain.cost import CostModel
+from relaygr.domain.instance import InstanceRecord, InstanceState
+from relaygr.model.interface import TORCH_DTYPES, RelayModel, load_model
+from relaygr.registry.client import Registry
+from relaygr.registry.keys import instance_key
+from relaygr.registry.registration import Registration
+from relaygr.rpc.channel import ChannelPool
+from relaygr.telemetry import Telemetry
+from services.ranker.adapters.calibration import measure
+from services.ranker.adapters.device.accelerator import AcceleratorDevice
+from services.ranker.adapters.device.cpu import CpuDevice
+from services.ranker.adapters.device.interface import Device
+from services.ranker.adapters.dram import DramTier
+from services.ranker.adapters.executor import Executor
+from services.ranker.answer import Instance
+from services.ranker.config import RankerConfig
+from services.ranker.core.residency import Residency
+from services.ranker.core.schedule import Schedule
+from services.ranker.engine import Engine
+from services.ranker.metrics import RankerMetrics
+from services.ranker.prefix import PrefixReader
+from services.ranker.production import Productions
+from services.ranker.service import RankerService
+
+LOG = logging.getLogger(__name__)
+
+
+def named(config: RankerConfig) -> RankerConfig:
+    """The config with an instance id: the given one, or one drawn now."""
+    return config if config.instance_id else replace(config, instance_id=f"ranker-{secrets.token_hex(4)}")
+
+
+@dataclass(slots=True)
+class Ranker:
+    """A ranker, ready to serve."""
+
+    servicer: RankerService
+    engine: Engine
+    productions: Productions
+    instance: Instance
+    dram: DramTier | None
+    channels: ChannelPool
+    registry: Registry | None = None
+    registration: Registration | None = None
+
+    @classmethod
+    def build(cls, config: RankerConfig, telemetry: Telemetry) -> Ranker:
+        """Load, measure and wire. Takes seconds: weights, arena, calibration."""
+        loop = asyncio.get_running_loop()
+        model, device, arena, cost = prepare_device(config)
+        instance = Instance(_record(config, model, arena, cost))
+        channels = ChannelPool(telemetry)
+        dram = None
+        if config.expander:
+            epoch = instance.record.epoch
+            dram = DramTier(config.expander, channels, config.instance_id, epoch, model.spec.identity)
+        executor = Executor(Schedule(config.jobs_max), loop, lambda: compute_settings(config.threads))
+        residency = _residency(config, arena, cost)
+        metrics = RankerMetrics(telemetry)
+        productions = Productions(
+            model=model,
+            arena=arena,
+            device=device,
+            executor=executor,
+            dram=dram,
+            cost=cost,
+            chunk_tokens=config.chunk_tokens,
+            telemetry=telemetry,
+            metrics=metrics,
+            loop=loop,
+            sources_max=config.tickets_max,
+        )
+        engine = Engine(
+            model=model,
+            arena=arena,
+            residency=residency,
+            executor=executor,
+            productions=productions,
+            cost=cost,
+            loop=loop,
+        )
+        metrics.observe(residency, engine.load)
+        store = FileStore(config.store) if config.store else None
+        ranker = cls(
+            servicer=RankerService(
+                engine=engine,
+                model=model,
+                reader=PrefixReader(model.spec.features, model.spec.limits, store),
+                instance=instance,
+                ticket_key=config.ticket_key,
+                telemetry=telemetry,
+                metrics=metrics,
+                deadline_default_ns=int(config.rank_deadline_default_ms * 1e6),
+                on_state=lambda: ranker.state_changed(),
+            ),
+            engine=engine,
+            productions=productions,
+            instance=instance,
+            dram=dram,
+            channels=channels,
+        )
+        if dram is not None:
+            dram.start(engine.dram_attached)
+        return ranker
+
+    def announce(self, config: RankerConfig, port: int) -> None:
+        """Register under a lease, with the address that others reach; nothing without a registry."""
+        address = config.advertised_address or f"{config.address.rpartition(':')[0]}:{port}"
+        self.instance.record = replace(self.instance.record, address=address)
+        if not config.registry:
+            return
+        self.registry = Registry(config.registry)
+        self.registration = self.registry.keep_registered(
+            instance_key(config.instance_id), lambda: self.instance.record.to_json(), config.registry_ttl_s
+        )
+
+    def state_changed(self) -> None:
+        """Publish the record again."""
+        if self.registration is not None:
+            self.registration.update()
+
+    async def leave(self) -> None:
+        """Leave the registry, so that nobody is sent here any more."""
+        if self.registration is not None:
+            await self.registration.withdraw()
+
+    async def close(self) -> None:
+        """Stop everything; after the server has stopped."""
+        if self.dram is not None:
+            await self.dram.close()
+        await self.productions.close()
+        self.engine.close()
+        await self.channels.close()
+        if self.registry is not None:
+            await self.registry.close()
+
+
+def prepare_device(config: RankerConfig) -> tuple[RelayModel, Device, torch.Tensor, CostModel]:
+    """Load the model, allocate the arena within its budget and measure both."""
+    model = load_model(config.model, config.dtype)
+    device: Device = CpuDevice() if config.device == "cpu" else AcceleratorDevice(config.device)
+    dtype = TORCH_DTYPES[model.spec.identity.dtype]
+    page_bytes = model.page_elements * dtype.itemsize
+    pages = config.device_budget_bytes // page_bytes
+    assert pages >= 1, f"device_budget_bytes {config.device_budget_bytes} holds no page of {page_bytes} bytes"
+    arena = device.allocate(pages, model.page_elements, dtype)
+    begun = time.monotonic()
+    with compute_settings(config.threads):
+        cost = measure(model, arena, device)
+    LOG.info("%d pages of %d bytes; cost model in %.1f s: %s", pages, page_bytes, time.monotonic() - begun, cost)
+    return model, device, arena, cost
+
+
+@contextmanager
+def compute_settings(threads: int) -> Iterator[None]:
+    """What torch keeps per thread: inference mode, compute threads, no denormals."""
+    torch.set_num_threads(threads)
+    # A denormal costs SiLU five to ten times a normal number.
+    torch.set_flush_denormal(True)
+    with torch.inference_mode():
+        yield
+
+
+def _record(config: RankerConfig, model: RelayModel, arena: torch.Tensor, cost: CostModel) -> InstanceRecord:
+    return InstanceRecord(
+        instance_id=config.instance_id,
+        address=config.address,
+        host=config.host,
+        epoch=secrets.randbits(52) + 1,
+        model=model.spec.identity,
+        limits=model.spec.limits,
+        cost=cost,
+        device_budget_bytes=arena.shape[0] * model.page_elements * arena.element_size(),
+        pre_infer_share=config.pre_infer_share,
+        state=InstanceState.READY,
+    )
+
+
+def _residency(config: RankerConfig, arena: torch.Tensor, cost: CostModel) -> Residency:
+    return Residency(
+        pages_total=arena.shape[0],
+        tickets_max=config.tickets_max,
+        entries_max=config.entries_max,
+        ranks_max=config.jobs_max,
+        spills_max=config.spills_max,
+        tombstone_ns=int(config.tombstone_s * 1e9),
+        cost=cost,
+    )

@@ -1,0 +1,71 @@
+"""Settings of a ranker, from RELAYGR_RANKER_<FIELD>."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerConfig:
+    """One instance: one process, one device."""
+
+    model: str
+    """Directory of a checkpoint, or package.module:factory of a team's own model."""
+    ticket_key: bytes
+    """Hex; the deployment's key for ticket MACs, at least 16 bytes. The same for all services."""
+    address: str = "127.0.0.1:0"
+    """host:port to serve on; port 0 takes a free one."""
+    advertised_address: str = ""
+    """host:port others reach this instance at; empty: the address served on."""
+    instance_id: str = ""
+    """Stable name of this instance; empty: drawn at start."""
+    host: str = "localhost"
+    """Name of the machine; instances of one host share an expander."""
+    registry: tuple[str, ...] = ()
+    """etcd endpoints, host:port; empty: do not register."""
+    registry_ttl_s: float = 5.0
+    """Lease of the registration, seconds."""
+    store: str = ""
+    """Directory of the behaviour store; empty: only inline histories are served."""
+    expander: str = ""
+    """host:port of this host's expander; empty: no DRAM tier."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "npu"."""
+    threads: int = 1
+    """Compute threads of the CPU device."""
+    dtype: str = "float32"
+    """Element type of weights and K/V: float32 or bfloat16."""
+    device_budget_bytes: int = 512 * 1024 * 1024
+    """Hard bound of the K/V arena, bytes."""
+    chunk_tokens: int = 256
+    """Tokens of one pre-infer chunk; a psi's length advances by whole chunks."""
+    pre_infer_share: float = 0.5
+    """Share of device time that admissions may plan for pre-infers, in (0, 1]."""
+    tickets_max: int = 4096
+    """Most open tickets."""
+    entries_max: int = 65536
+    """Most psi held."""
+    jobs_max: int = 1024
+    """Most jobs waiting for the device."""
+    spills_max: int = 2
+    """Most copies to DRAM in flight."""
+    tombstone_s: float = 60.0
+    """How long a forgotten user's late stores are refused, seconds."""
+    rank_deadline_default_ms: float = 1000.0
+    """Deadline of a Rank that came without one, milliseconds."""
+    otlp_endpoint: str = ""
+    """host:port of an OTLP gRPC collector; empty: no export."""
+    trace_sample_ratio: float = 1.0
+    """Share of traces recorded when the caller did not decide."""
+    user_hash_key: bytes = b"relaygr-development"
+    """Hex; key of the user hashes in telemetry."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations at the start."""
+        assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
+        assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"
+        assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"
+        assert self.device in ("cpu", "cuda", "npu"), "device must be cpu, cuda or npu"
+        assert self.dtype in ("float32", "bfloat16"), "dtype must be float32 or bfloat16"

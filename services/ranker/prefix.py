@@ -1,0 +1,139 @@
+"""A request's prefix: where its behaviours come from, checked and digested.
+
+The digest is always computed from the behaviours at hand, never believed from the wire:
+a psi is used only where the request's own tokens say so (I5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaygr.behaviours.columns import Behaviours, FeatureSpec, Profile, chain_of
+from relaygr.behaviours.store import BehaviourStore, CutGone
+from relaygr.domain.chain import Chain
+from relaygr.domain.identity import ModelLimits, UserKey
+from relaygr.domain.window import anchor_of
+from relaygr.errors import InvalidRequest
+from relaygr.v1 import common_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The user token and the behaviours before the cut."""
+
+    profile: Profile
+    behaviours: Behaviours
+    chain: Chain
+    anchor: int
+    store_generation: str
+    """Of the store that was read; empty for an inline history."""
+
+    @property
+    def tokens(self) -> int:
+        """User token and behaviours."""
+        return len(self.behaviours) + 1
+
+    @property
+    def end_index(self) -> int:
+        """Index, in the user's whole log, of the first behaviour after the cut."""
+        return self.anchor + len(self.behaviours)
+
+
+class PrefixReader:
+    """Reads histories as a model declares them."""
+
+    def __init__(self, features: FeatureSpec, limits: ModelLimits, store: BehaviourStore | None):
+        """`store` is None when only inline histories are served."""
+        self._features = features
+        self._limits = limits
+        self._store = store
+
+    def read(self, owner: UserKey, history: pb.History, field: str) -> Prefix:
+        """The prefix that a history names.
+
+        Raises:
+            InvalidRequest: names the field below `field`.
+            CutGone: the store can no longer reproduce the cut.
+        """
+        if history.HasField("cut"):
+            count = history.cut.behaviour_count
+            if count > self._limits.window_behaviours_max:
+                most = self._limits.window_behaviours_max
+                raise InvalidRequest(f"{field}.cut.behaviour_count", f"{count} behaviours, at most {most}")
+        if history.inline:
+            return self._read_inline(history, field)
+        return self._read_stored(owner, history, field)
+
+    def read_anew(self, owner: UserKey, history: pb.History, field: str) -> Prefix:
+        """The prefix at the store's present head: what a rank falls back to when its cut is gone."""
+        fresh = pb.History(as_of_s=history.as_of_s)
+        return self._read_stored(owner, fresh, field)
+
+    def read_delta(self, owner: UserKey, prefix: Prefix, as_of_s: int) -> Behaviours:
+        """Behaviours of the store from the cut to `as_of_s`; the newest ones when there are too many."""
+        assert self._store is not None
+        head = self._store.head(owner, as_of_s)
+        first = max(prefix.end_index, head.log_count - self._limits.delta_behaviours_max)
+        return self._store.read(owner, min(first, head.log_count), head.log_count, head.generation)
+
+    def _read_inline(self, history: pb.History, field: str) -> Prefix:
+        inline = pb.InlineHistory()
+        try:
+            inline.ParseFromString(history.inline)
+        except Exception as error:
+            raise InvalidRequest(f"{field}.inline", "not a serialised InlineHistory") from error
+        spec = self._features
+        behaviours = Behaviours.from_pb(
+            inline.behaviours,
+            spec.behaviour_dense,
+            len(spec.behaviour_categorical),
+            f"{field}.inline.behaviours",
+            count_max=self._limits.window_behaviours_max,
+            categorical_sizes=spec.behaviour_categorical,
+        )
+        profile = Profile.from_pb(
+            inline.profile,
+            spec.user_dense,
+            len(spec.user_categorical),
+            f"{field}.inline.profile",
+            categorical_sizes=spec.user_categorical,
+        )
+        chain = chain_of(profile, behaviours)
+        if history.HasField("cut"):
+            _check_cut(history.cut, chain, field)
+        return Prefix(profile, behaviours, chain, history.cut.anchor, "")
+
+    def _read_stored(self, owner: UserKey, history: pb.History, field: str) -> Prefix:
+        if self._store is None:
+            raise InvalidRequest(f"{field}.inline", "this instance has no behaviour store; send the history inline")
+        if history.HasField("cut"):
+            anchor, count = history.cut.anchor, history.cut.behaviour_count
+            generation = history.cut.store_generation
+        else:
+            head = self._store.head(owner, history.as_of_s)
+            anchor = anchor_of(head.log_count, self._limits)
+            count, generation = head.log_count - anchor, head.generation
+        behaviours = self._store.read(owner, anchor, anchor + count, generation)
+        if len(behaviours) != count:
+            raise CutGone(f"{len(behaviours)} of {count} behaviours are left")
+        profile = self._store.profile(owner)
+        return Prefix(profile, behaviours, chain_of(profile, behaviours), anchor, generation)
+
+
+def _check_cut(cut: pb.Cut, chain: Chain, field: str) -> None:
+    if cut.behaviour_count != chain.token_count - 1:
+        raise InvalidRequest(
+            f"{field}.cut.behaviour_count", f"{cut.behaviour_count}, but {chain.token_count - 1} were sent"
+        )
+    if cut.digest and cut.digest != chain.digest:
+        raise InvalidRequest(f"{field}.cut.digest", "does not match the behaviours sent")
+
+
+def cut_of(prefix: Prefix) -> pb.Cut:
+    """The cut that reproduces this prefix."""
+    return pb.Cut(
+        anchor=prefix.anchor,
+        behaviour_count=len(prefix.behaviours),
+        store_generation=prefix.store_generation,
+        digest=prefix.chain.digest,
+    )

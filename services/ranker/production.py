@@ -1,0 +1,286 @@
+"""Productions: psi being looked up, reloaded, computed or copied out.
+
+Performs the residency machine's effects that take time, and reports each ending as an
+event. A report says that nothing touches the pages any more; until it comes, the machine
+keeps them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from opentelemetry.trace import Span, set_span_in_context
+
+from relaygr.domain.chain import PAGE_TOKENS
+from relaygr.domain.cost import CostModel
+from relaygr.domain.identity import UserKey
+from relaygr.model.interface import PageView, RelayModel
+from relaygr.telemetry import Telemetry, context_of, link_of, names
+from services.ranker.adapters.device.interface import Device
+from services.ranker.adapters.dram import DramTier, Found
+from services.ranker.adapters.executor import Ending, Executor, Outcome
+from services.ranker.core import effects as fx
+from services.ranker.core import events as ev
+from services.ranker.core.schedule import Job, JobClass
+from services.ranker.metrics import RankerMetrics
+from services.ranker.prefix import Prefix
+from services.ranker.work import Chunk, produce
+
+Feed = Callable[[ev.Event], None]
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Production:
+    """One job of the machine, through lookup, reload and compute."""
+
+    trace: str
+    is_cancelled: bool = False
+    found: Found | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    prefix: Prefix
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A compute that is queued or under way."""
+
+    effect: fx.StartCompute
+    span: Span
+    submitted_unix_ns: int
+
+
+class Productions:
+    """Runs what the machine starts."""
+
+    def __init__(
+        self,
+        *,
+        model: RelayModel,
+        arena: torch.Tensor,
+        device: Device,
+        executor: Executor,
+        dram: DramTier | None,
+        cost: CostModel,
+        chunk_tokens: int,
+        telemetry: Telemetry,
+        metrics: RankerMetrics,
+        loop: asyncio.AbstractEventLoop,
+        sources_max: int,
+    ):
+        """`sources_max` bounds the histories kept for work in flight."""
+        self._model = model
+        self._arena = arena
+        self._device = device
+        self._executor = executor
+        self._dram = dram
+        self._cost = cost
+        self._chunk_tokens = chunk_tokens
+        self._telemetry = telemetry
+        self._metrics = metrics
+        self._loop = loop
+        self._sources: OrderedDict[bytes, _Source] = OrderedDict()
+        self._sources_max = sources_max
+        self._jobs: dict[int, _Production] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._feed: Feed = lambda event: None
+
+    def attach(self, feed: Feed) -> None:
+        """Where endings are reported."""
+        self._feed = feed
+
+    def offer(self, prefix: Prefix, trace: str) -> None:
+        """Keep a history at hand for a production that may start from it."""
+        self._sources[prefix.chain.digest] = _Source(prefix, trace)
+        self._sources.move_to_end(prefix.chain.digest)
+        while len(self._sources) > self._sources_max:
+            self._sources.popitem(last=False)
+
+    def perform(self, effect: fx.Effect) -> None:
+        """Start what the machine asked for; endings come later."""
+        match effect:
+            case fx.StartLookup():
+                self._spawn(self._lookup(effect))
+            case fx.AbandonLookup(job_id):
+                self._abandon(job_id)
+            case fx.StartReload():
+                self._spawn(self._reload(effect))
+            case fx.StartCompute():
+                self._compute(effect)
+            case fx.CancelProduction(job_id):
+                self._cancel(job_id)
+            case fx.PromoteProduction(job_id, deadline_ns):
+                self._executor.promote(2 * job_id, JobClass.RANK, deadline_ns)
+            case fx.StartSpill():
+                self._spawn(self._spill(effect))
+            case _:
+                raise AssertionError(f"not a production: {effect}")
+
+    def forget(self, owner: UserKey) -> asyncio.Task[tuple[int, bool]]:
+        """Erase a user from the DRAM tier: entries purged, and whether it confirmed."""
+        task = self._loop.create_task(self._forget(owner))
+        self._keep(task)
+        return task
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, coroutine: Any) -> None:
+        self._keep(self._loop.create_task(coroutine))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _report(self, event: ev.Event) -> None:
+        self._loop.call_soon(self._feed, event)
+
+    async def _lookup(self, effect: fx.StartLookup) -> None:
+        source = self._sources.get(effect.chain.digest)
+        job = self._jobs[effect.job_id] = _Production(source.trace if source else "")
+        tokens, digest = 0, b""
+        with self._telemetry.span(names.SPAN_PRE_INFER_LOOKUP, parent=context_of(job.trace)) as span:
+            try:
+                job.found = await self._dram.lookup(effect.key) if self._dram else None
+                if job.found is not None:
+                    tokens, digest = job.found.token_count, job.found.chain_digest
+                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, tokens)
+            finally:
+                self._end_if_idle(effect.job_id, tokens)
+                self._report(ev.LookupEnded(effect.job_id, tokens, digest))
+
+    def _end_if_idle(self, job_id: int, tokens: int) -> None:
+        job = self._jobs.get(job_id)
+        if job is not None and job.is_cancelled:
+            self._abandon(job_id)
+        elif not tokens:
+            self._jobs.pop(job_id, None)
+
+    def _abandon(self, job_id: int) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None and job.found is not None and self._dram is not None:
+            self._spawn(self._dram.abandon(job.found))
+
+    async def _reload(self, effect: fx.StartReload) -> None:
+        job = self._jobs.pop(effect.job_id, None)
+        is_ok = False
+        try:
+            if job is None or job.found is None or self._dram is None:
+                return
+            link = link_of(job.found.producer_traceparent)
+            with self._telemetry.span(
+                names.SPAN_PRE_INFER_RELOAD, parent=context_of(job.trace), links=[link] if link else []
+            ) as span:
+                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
+                page_ids = effect.page_ids[: _pages(effect.tokens)]
+                pages = self._device.host_pages(self._arena, page_ids)
+                is_ok = await self._dram.load(job.found, pages)
+                if is_ok:
+                    self._device.upload(self._arena, page_ids, pages)
+        finally:
+            self._report(ev.ReloadEnded(effect.job_id, is_ok))
+
+    def _compute(self, effect: fx.StartCompute) -> None:
+        source = self._sources.get(effect.chain.digest)
+        if source is None:
+            self._report(ev.ProductionFailed(effect.job_id, "history no longer at hand"))
+            return
+        expected_ns = self._cost.extend_ns(effect.to_tokens - effect.from_tokens, effect.from_tokens)
+        job = Job(2 * effect.job_id, JobClass.PRE_INFER, effect.deadline_ns, expected_ns, droppable=True)
+        run = _Run(effect, self._start_span(effect, source), time.time_ns())
+        psi = PageView(self._arena, effect.page_ids, effect.from_tokens)
+        work = produce(
+            self._model,
+            source.prefix,
+            psi,
+            effect.to_tokens,
+            self._chunk_tokens,
+            lambda chunk: _ignore_closed(self._loop.call_soon_threadsafe, self._chunk_ended, run, chunk),
+        )
+        if not self._executor.submit(job, work, lambda outcome: self._compute_ended(run, outcome)):
+            run.span.end()
+            self._report(ev.ProductionFailed(effect.job_id, "device queue full"))
+
+    def _start_span(self, effect: fx.StartCompute, source: _Source) -> Span:
+        span: Span = self._telemetry.tracer.start_span(names.SPAN_PRE_INFER_PRODUCE, context=context_of(source.trace))
+        span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.to_tokens)
+        span.set_attribute(names.ATTR_PRE_INFER_FROM_TOKENS, effect.from_tokens)
+        return span
+
+    def _chunk_ended(self, run: _Run, chunk: Chunk) -> None:
+        attributes = {names.ATTR_PRE_INFER_TOKENS: chunk.tokens}
+        self._child_span(run, names.SPAN_PRE_INFER_CHUNK, chunk.begun_unix_ns, chunk.ended_unix_ns, attributes)
+        if chunk.tokens < run.effect.to_tokens:
+            self._feed(ev.ChunkEnded(run.effect.job_id, chunk.tokens))
+
+    def _child_span(self, run: _Run, name: str, begun_ns: int, ended_ns: int, attributes: dict[str, int]) -> None:
+        context = set_span_in_context(run.span)
+        span = self._telemetry.tracer.start_span(name, context=context, start_time=begun_ns, attributes=attributes)
+        span.end(ended_ns)
+
+    def _compute_ended(self, run: _Run, outcome: Outcome) -> None:
+        queued_until_ns = run.submitted_unix_ns + outcome.queued_ns
+        self._child_span(run, names.SPAN_PRE_INFER_QUEUE, run.submitted_unix_ns, queued_until_ns, {})
+        if outcome.ending is Ending.DONE:
+            run.span.end()
+            self._metrics.produced("compute", outcome.queued_ns + outcome.compute_ns)
+            self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))
+            return
+        reason = f"{outcome.ending.value}: {outcome.value}" if outcome.value else outcome.ending.value
+        run.span.set_attribute(names.ATTR_PRE_INFER_REASON, reason)
+        run.span.end()
+        if outcome.ending is Ending.FAILED:
+            LOG.error("production failed: %s", reason, exc_info=outcome.value)
+        self._feed(ev.ProductionFailed(run.effect.job_id, reason))
+
+    def _cancel(self, job_id: int) -> None:
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.is_cancelled = True
+        self._executor.cancel(2 * job_id)
+
+    async def _spill(self, effect: fx.StartSpill) -> None:
+        is_stored = False
+        try:
+            if self._dram is None:
+                return
+            with self._telemetry.span(names.SPAN_PRE_INFER_SPILL, parent=context_of(effect.producer_trace)) as span:
+                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
+                page_ids = effect.page_ids[: _pages(effect.tokens)]
+                pages = await asyncio.to_thread(self._device.download, self._arena, page_ids)
+                is_stored = await self._dram.store(
+                    effect.key, effect.tokens, effect.digest, pages, effect.producer_trace
+                )
+        finally:
+            self._report(ev.SpillEnded(effect.entry_id, is_stored))
+
+    async def _forget(self, owner: UserKey) -> tuple[int, bool]:
+        if self._dram is None:
+            return 0, True
+        return await self._dram.forget(owner)
+
+
+def _ignore_closed(call: Callable[..., Any], *arguments: Any) -> None:
+    # The loop is closed only when the process is on its way out.
+    with contextlib.suppress(RuntimeError):
+        call(*arguments)
+
+
+def _pages(tokens: int) -> int:
+    return -(-tokens // PAGE_TOKENS)

@@ -1,0 +1,253 @@
+"""The ranker's gRPC edge: message to domain and back, deadline, status. No decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import grpc
+
+from relaygr.behaviours.columns import Behaviours, Candidates, Cross
+from relaygr.domain.identity import PsiKey, UserKey
+from relaygr.domain.instance import InstanceState
+from relaygr.errors import InvalidRequest
+from relaygr.model.interface import RelayModel
+from relaygr.rpc.deadline import remaining_ns
+from relaygr.rpc.identity import (
+    checked_request_id,
+    cost_to_pb,
+    limits_to_pb,
+    model_from_pb,
+    model_to_pb,
+    user_key_of,
+)
+from relaygr.rpc.tickets import decode_ticket, window_remaining_ns
+from relaygr.telemetry import Telemetry, current_traceparent, names
+from relaygr.telemetry.provider import current_span
+from relaygr.v1 import common_pb2, ranker_pb2, ranker_pb2_grpc
+from services.ranker.answer import Answers, Asked, Instance, Observer
+from services.ranker.core import effects as fx
+from services.ranker.core import events as ev
+from services.ranker.engine import Engine, RankWork
+from services.ranker.metrics import RankerMetrics
+from services.ranker.prefix import CutGone, Prefix, PrefixReader
+from services.ranker.work import Suffix
+
+CROSS_TOKENS_MAX = 64
+"""Cross features are a handful of dense tokens; more is a mistake."""
+
+
+class RankerService(ranker_pb2_grpc.RankerServiceServicer):
+    """Serves relaygr.v1.RankerService."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        model: RelayModel,
+        reader: PrefixReader,
+        instance: Instance,
+        ticket_key: bytes,
+        telemetry: Telemetry,
+        metrics: RankerMetrics,
+        deadline_default_ns: int,
+        on_state: Callable[[], None] = lambda: None,
+    ):
+        """Take what the calls need; `on_state` hears when the record's state changed."""
+        self._engine = engine
+        self._model = model
+        self._reader = reader
+        self._instance = instance
+        self._ticket_key = ticket_key
+        self._telemetry = telemetry
+        self._metrics = metrics
+        self._answers = Answers(engine, model, instance)
+        self._observer = Observer(telemetry, metrics)
+        self._on_state = on_state
+        self._deadline_default_ns = deadline_default_ns
+
+    async def PreInfer(  # noqa: N802
+        self, request: ranker_pb2.PreInferRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.PreInferResponse:
+        """Accept or decline a production; the work runs on."""
+        claims = decode_ticket(request.ticket, self._ticket_key)
+        owner = user_key_of(claims.tenant, claims.user)
+        if request.history.HasField("cut") and request.history.cut != claims.cut:
+            raise InvalidRequest("history.cut", "differs from the ticket's")
+        answer = self._pre_infer(claims, owner, request.history)
+        acceptance = answer.how.value if isinstance(answer, fx.Accept) else "DECLINED"
+        reason = answer.reason.value if isinstance(answer, fx.Decline) else ""
+        self._metrics.pre_inferred(acceptance, reason)
+        current_span().set_attributes(
+            {
+                names.ATTR_PRE_INFER_ACCEPTANCE: acceptance,
+                names.ATTR_PRE_INFER_REASON: reason,
+                names.ATTR_TICKET_ID: claims.ticket_id,
+                names.ATTR_USER_HASH: self._telemetry.user_hash(owner),
+            }
+        )
+        return ranker_pb2.PreInferResponse(
+            acceptance=f"ACCEPTANCE_{acceptance}",
+            reason=f"DECLINE_REASON_{reason}" if reason else 0,
+            load=self._answers.load(),
+        )
+
+    def _pre_infer(
+        self, claims: common_pb2.TicketClaims, owner: UserKey, history: common_pb2.History
+    ) -> fx.Accept | fx.Decline:
+        ticket_id = claims.ticket_id
+        if self._is_foreign(claims):
+            return fx.Decline(ticket_id, fx.DeclineReason.FOREIGN_TICKET)
+        left_ns = window_remaining_ns(claims, time.time_ns())
+        if left_ns <= 0:
+            return fx.Decline(ticket_id, fx.DeclineReason.EXPIRED)
+        at_cut = common_pb2.History(cut=claims.cut, inline=history.inline, as_of_s=history.as_of_s)
+        try:
+            prefix = self._reader.read(owner, at_cut, "history")
+        except CutGone:
+            return fx.Decline(ticket_id, fx.DeclineReason.CUT_GONE)
+        window_end_ns = time.monotonic_ns() + left_ns
+        key = self._key_of(owner, prefix)
+        return self._engine.pre_infer(ticket_id, key, prefix, window_end_ns, current_traceparent())
+
+    async def Rank(  # noqa: N802
+        self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.RankResponse:
+        """Score candidates; losing psi is never an error."""
+        arrived_ns = time.monotonic_ns()
+        asked = self._read(request, context, arrived_ns)
+        result = await self._engine.rank(asked.work)
+        response = self._answers.rank(asked, result)
+        self._observer.ranked(asked, response)
+        return response
+
+    def _read(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext, arrived_ns: int) -> Asked:
+        owner = user_key_of(request.tenant, request.user)
+        checked_request_id(request.request_id)
+        ticket_id, is_foreign = self._ticket(request, owner)
+        suffix_pb = self._candidates(request)
+        try:
+            prefix = self._reader.read(owner, request.history, "history")
+        except CutGone:
+            # The store moved on: this request's prefix is what the store has now.
+            prefix = self._reader.read_anew(owner, request.history, "history")
+        work = RankWork(
+            key=self._key_of(owner, prefix),
+            prefix=prefix,
+            suffix=Suffix(self._delta(request, owner, prefix), self._cross(request), suffix_pb, request.request_time_s),
+            ticket_id=ticket_id,
+            deadline_ns=arrived_ns + remaining_ns(context, self._deadline_default_ns),
+            bypass_psi=request.bypass_psi,
+        )
+        return Asked(owner, request.request_id, work, is_foreign, arrived_ns, time.monotonic_ns() - arrived_ns)
+
+    def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[str | None, bool]:
+        """The ticket's id, None without a usable one; and whether it belongs elsewhere."""
+        if not request.HasField("ticket"):
+            return None, False
+        claims = decode_ticket(request.ticket, self._ticket_key)
+        if (claims.tenant, claims.user) != (owner.tenant, owner.user):
+            raise InvalidRequest("ticket", "was issued for another user")
+        if request.history.HasField("cut") and request.history.cut != claims.cut:
+            raise InvalidRequest("history.cut", "differs from the ticket's")
+        if self._is_foreign(claims):
+            return None, True
+        return claims.ticket_id, False
+
+    def _is_foreign(self, claims: common_pb2.TicketClaims) -> bool:
+        record = self._instance.record
+        return (
+            claims.instance_id != record.instance_id
+            or claims.instance_epoch != record.epoch
+            or model_from_pb(claims.model) != record.model
+        )
+
+    def _candidates(self, request: ranker_pb2.RankRequest) -> Candidates:
+        spec = self._model.spec
+        return Candidates.from_pb(
+            request.candidates,
+            spec.features.candidate_dense,
+            len(spec.features.candidate_categorical),
+            "candidates",
+            count_max=spec.limits.candidates_max,
+            categorical_sizes=spec.features.candidate_categorical,
+        )
+
+    def _cross(self, request: ranker_pb2.RankRequest) -> Cross:
+        return Cross.from_pb(request.cross, self._model.spec.features.cross_dense, "cross", count_max=CROSS_TOKENS_MAX)
+
+    def _delta(self, request: ranker_pb2.RankRequest, owner: UserKey, prefix: Prefix) -> Behaviours:
+        spec = self._model.spec
+        delta = Behaviours.from_pb(
+            request.delta,
+            spec.features.behaviour_dense,
+            len(spec.features.behaviour_categorical),
+            "delta",
+            count_max=spec.limits.delta_behaviours_max,
+            categorical_sizes=spec.features.behaviour_categorical,
+        )
+        if len(delta):
+            _check_order(prefix, delta)
+            return delta
+        if request.history.inline:
+            return delta
+        return self._reader.read_delta(owner, prefix, request.history.as_of_s)
+
+    def _key_of(self, owner: UserKey, prefix: Prefix) -> PsiKey:
+        return PsiKey(owner, self._instance.record.model.key, prefix.anchor)
+
+    async def Release(  # noqa: N802
+        self, request: ranker_pb2.ReleaseRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.ReleaseResponse:
+        """End a ticket's reservation."""
+        claims = decode_ticket(request.ticket, self._ticket_key)
+        return ranker_pb2.ReleaseResponse(was_held=self._engine.release(claims.ticket_id))
+
+    async def Forget(  # noqa: N802
+        self, request: ranker_pb2.ForgetRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.ForgetResponse:
+        """Purge a user from device and DRAM."""
+        device, dram, reached = await self._engine.forget(user_key_of(request.tenant, request.user))
+        return ranker_pb2.ForgetResponse(device_entries=device, dram_entries=dram, dram_reached=reached)
+
+    async def Describe(  # noqa: N802
+        self, request: ranker_pb2.DescribeRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.DescribeResponse:
+        """Identity, budgets, occupancy, cost model and counters."""
+        record, seen = self._instance.record, self._engine.residency.snapshot()
+        return ranker_pb2.DescribeResponse(
+            instance_id=record.instance_id,
+            instance_epoch=record.epoch,
+            state=self._state(),
+            model=model_to_pb(record.model),
+            limits=limits_to_pb(record.limits),
+            cost=cost_to_pb(record.cost),
+            load=self._answers.load(),
+            resident_entries=seen.resident_entries,
+            open_tickets=seen.open_tickets,
+            dram_attached=self._engine.is_dram_attached,
+            counters=[ranker_pb2.Counter(name=name, value=value) for name, value in sorted(seen.counters.items())],
+        )
+
+    async def Drain(  # noqa: N802
+        self, request: ranker_pb2.DrainRequest, context: grpc.aio.ServicerContext
+    ) -> ranker_pb2.DrainResponse:
+        """Stop or resume taking pre-infers."""
+        state = InstanceState.READY if request.undo else InstanceState.DRAINING
+        self._instance.record = replace(self._instance.record, state=state)
+        self._engine.feed(ev.DrainSet(not request.undo))
+        self._on_state()
+        return ranker_pb2.DrainResponse(
+            state=self._state(), open_tickets=self._engine.residency.snapshot().open_tickets
+        )
+
+    def _state(self) -> ranker_pb2.InstanceState:
+        if self._instance.is_draining:
+            return ranker_pb2.INSTANCE_STATE_DRAINING
+        return ranker_pb2.INSTANCE_STATE_READY
+
+
+def _check_order(prefix: Prefix, delta: Behaviours) -> None:
+    if len(prefix.behaviours) and delta.timestamps_s[0] < prefix.behaviours.timestamps_s[-1]:
+        raise InvalidRequest("delta.timestamps_s", "begins before the prefix ends")

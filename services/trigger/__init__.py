@@ -1,0 +1,1 @@
+"""The trigger: who may pre-infer."""

@@ -1,0 +1,79 @@
+"""Starts one trigger: `python -m services.trigger`, settings from RELAYGR_TRIGGER_*."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import uuid
+
+from relaygr.behaviours.store import FileStore
+from relaygr.config import describe, load
+from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.telemetry import Telemetry, names
+from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
+from services.trigger.adapters.histories import Histories, keep_fresh
+from services.trigger.adapters.membership import Membership
+from services.trigger.adapters.router import RouterClient
+from services.trigger.config import TriggerConfig
+from services.trigger.service import TriggerService
+
+_log = logging.getLogger(__name__)
+_MS = 1_000_000
+
+
+async def run(config: TriggerConfig) -> None:
+    """Build outside-in, serve until a signal, leave in order."""
+    trigger_id = config.trigger_id or uuid.uuid4().hex[:12]
+    telemetry = Telemetry.setup(
+        "relaygr-trigger",
+        trigger_id,
+        config.otlp_endpoint,
+        config.user_hash_key,
+        sample_ratio=config.trace_sample_ratio,
+        resource=describe(config),
+    )
+    async with contextlib.AsyncExitStack() as cleanup:
+        cleanup.callback(telemetry.shutdown)
+        membership = Membership(config.registry, config.registry_ttl_s)
+        cleanup.push_async_callback(membership.close)
+        pool = ChannelPool(telemetry)
+        cleanup.push_async_callback(pool.close)
+        timeouts = int(config.resolve_timeout_ms * _MS), int(config.pre_infer_timeout_ms * _MS)
+        router = RouterClient(pool, config.router, *timeouts)
+        store = FileStore(config.store) if config.store else None
+        if store is not None:
+            cleanup.callback(keep_fresh(store).cancel)
+        service = TriggerService(config, router, Histories(store, config.store_timeout_ms / 1e3), telemetry)
+        cleanup.callback(service.close)
+        server = RpcServer(service_name="trigger", address=config.address, telemetry=telemetry)
+        server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
+        port = await server.start()
+        probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
+        probe.start()
+        cleanup.callback(probe.stop)
+        address = config.advertised_address or f"{config.address.rpartition(':')[0]}:{port}"
+        membership.join(trigger_id, address)
+        _log.info("trigger %s serves on %s", trigger_id, address)
+
+        async def on_stop() -> None:
+            await membership.leave()
+            await service.drain(config.pre_infer_timeout_ms / 1e3)
+
+        await serve_until_signal(server, on_stop)
+
+
+def main() -> None:
+    """Entry point."""
+    config = load(TriggerConfig, "RELAYGR_TRIGGER", os.environ)
+    configure_logging("trigger", config.log_level)
+    _log.info("config %s", json.dumps(describe(config)))
+    asyncio.run(run(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The router as the trigger sees it: where a user is bound, and a way to send a pre-infer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from relaygr.domain.identity import ModelIdentity, ModelLimits, UserKey
+from relaygr.errors import InvalidRequest, RelayError
+from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.deadline import child_timeout_s
+from relaygr.rpc.identity import cost_from_pb, limits_from_pb, model_from_pb
+from relaygr.rpc.status import error_of
+from relaygr.v1.common_pb2 import History, Ticket
+from relaygr.v1.ranker_pb2 import PreInferRequest, PreInferResponse
+from relaygr.v1.router_pb2 import ResolveRequest, ResolveResponse, RouterServicePreInferRequest
+from relaygr.v1.router_pb2_grpc import RouterServiceStub
+from services.trigger.core.events import InstanceView
+
+OWN_WORK_NS = 1_000_000
+"""Kept back of a caller's deadline for deciding and answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a user is bound."""
+
+    instance: InstanceView
+    model: ModelIdentity
+    limits: ModelLimits
+
+
+class RouterClient:
+    """Calls of one router address; each with a timeout."""
+
+    def __init__(self, pool: ChannelPool, address: str, resolve_timeout_ns: int, pre_infer_timeout_ns: int):
+        self._pool = pool
+        self._address = address
+        self._resolve_timeout_ns = resolve_timeout_ns
+        self._pre_infer_timeout_ns = pre_infer_timeout_ns
+
+    async def resolve(
+        self, user: UserKey, *, expected_ns: int, will_admit: bool, window_ns: int, remaining_ns: int
+    ) -> Binding | None:
+        """Where the user is bound; None when no instance is known or the router gives no answer.
+
+        Raises:
+            InvalidRequest: the router refuses the user.
+        """
+        request = ResolveRequest(
+            tenant=user.tenant, user=user.user, expected_ns=expected_ns, will_admit=will_admit, window_ns=window_ns
+        )
+        try:
+            timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)
+            stub = RouterServiceStub(self._pool.get(self._address))
+            return _binding_of(await stub.Resolve(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            fault = error_of(error, self._address)
+            if isinstance(fault, InvalidRequest):
+                raise fault from error
+            return None
+        except InvalidRequest:
+            raise
+        except RelayError:
+            return None
+
+    async def pre_infer(self, ticket: Ticket, history: History, window_ns: int) -> PreInferResponse:
+        """Send a pre-infer on and learn whether it was accepted.
+
+        Raises:
+            RelayError: no answer, or a refusal of the router.
+        """
+        request = RouterServicePreInferRequest(pre_infer=PreInferRequest(ticket=ticket, history=history))
+        timeout_s = child_timeout_s(min(self._pre_infer_timeout_ns, window_ns), 0)
+        try:
+            stub = RouterServiceStub(self._pool.get(self._address))
+            response = await stub.PreInfer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._address) from error
+        return response.pre_infer
+
+
+def _binding_of(response: ResolveResponse) -> Binding | None:
+    if not response.instance_id:
+        return None
+    instance = InstanceView(
+        instance_id=response.instance_id,
+        epoch=response.instance_epoch,
+        cost=cost_from_pb(response.cost),
+        device_budget_bytes=response.load.device_budget_bytes,
+        backlog_ns=response.load.backlog_ns,
+        rank_rate_hz=max(0.0, response.rank_rate_hz),
+        trigger_count=max(1, response.trigger_count),
+    )
+    return Binding(instance, model_from_pb(response.model), limits_from_pb(response.limits))

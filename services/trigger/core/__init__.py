@@ -1,0 +1,1 @@
+"""The decisions of the trigger, pure: events in, effects out."""

@@ -1,0 +1,122 @@
+"""Whether full inference inside ranking would miss the budget.
+
+At risk: P(wait + service > budget) exceeds 1 - quantile. Service is what the instance's
+published cost model predicts for full inference, at the quantile of that model's own
+error. The wait is that of a device on which *every* request runs in full, also those that
+were admitted: real queues are short exactly when the relay does its job, and a test that
+read them would conclude that the relay is not needed.
+
+The wait. Ranks come to the instance at rate r (the router's smoothed count). With S the
+predicted full inference of recent requests, load is rho = r E[S]. Pollaczek-Khinchine
+gives the mean wait of one server in arrival order,
+
+    W = r E[S^2] / (2 (1 - rho)),
+
+a request waits at all with probability rho, and the tail is taken as exponential (exact
+for exponential service):
+
+    P(wait > t) = rho exp(-rho t / W)
+    wait at quantile q = (W / rho) ln(rho / (1 - q)), or 0 when rho <= 1 - q.
+
+The wait is capped at the budget: from there on everything is at risk, and rho >= 1 is
+treated so. Adding two upper quantiles errs towards "at risk", the cheap side: an
+unneeded pre-infer costs device time that has its own bound.
+
+Source: design, section 3 (trigger).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from relaygr.domain.chain import PAGE_TOKENS
+from relaygr.domain.cost import CostModel
+from services.trigger.core.events import Demand
+
+SMOOTHING = 1 / 64
+"""Weight of the newest request. 64 requests span well under a second at the rates where
+queueing matters, and average single long histories out."""
+
+
+class ServiceTimes:
+    """Smoothed first and second moment of full inference over recent requests."""
+
+    __slots__ = ("mean_ns", "mean_square_ns2")
+
+    def __init__(self) -> None:
+        self.mean_ns = 0.0
+        self.mean_square_ns2 = 0.0
+
+    def observe(self, full_ns: int) -> None:
+        """Count one request's predicted full inference, whether it will run in full or not."""
+        if not self.mean_ns:
+            self.mean_ns, self.mean_square_ns2 = float(full_ns), float(full_ns) ** 2
+            return
+        self.mean_ns += SMOOTHING * (full_ns - self.mean_ns)
+        self.mean_square_ns2 += SMOOTHING * (float(full_ns) ** 2 - self.mean_square_ns2)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Predicted times of one request, nanoseconds, and its psi's size."""
+
+    full_ns: int
+    """Full inference, at the cost model's error quantile."""
+    rank_on_psi_ns: int
+    """Ranking on psi, at the cost model's error quantile."""
+    pre_infer_ns: int
+    """The pre-infer from nothing, at the cost model's error quantile."""
+    queue_ns: int
+    """Wait ahead of a full inference at the SLO's quantile, as if all ran in full."""
+    rank_budget_ns: int
+    psi_bytes: int
+    """Whole pages."""
+
+    @property
+    def is_at_risk(self) -> bool:
+        """True when full inference is predicted to miss the budget."""
+        return self.queue_ns + self.full_ns > self.rank_budget_ns
+
+
+def wait_quantile_ns(rate_hz: float, times: ServiceTimes, quantile: float, cap_ns: int) -> int:
+    """Wait at `quantile` of one server on which all requests run in full; see the module.
+
+    Args:
+        rate_hz: ranks a second.
+        times: moments of their full inference.
+        quantile: of the SLO, in (0, 1).
+        cap_ns: returned at most, and when the load is 1 or more.
+    """
+    rate_per_ns = rate_hz * 1e-9
+    load = rate_per_ns * times.mean_ns
+    if load <= 1.0 - quantile:
+        return 0
+    if load >= 1.0:
+        return cap_ns
+    mean_wait_ns = rate_per_ns * times.mean_square_ns2 / (2.0 * (1.0 - load))
+    return min(cap_ns, int(mean_wait_ns / load * math.log(load / (1.0 - quantile))))
+
+
+def psi_bytes(prefix_tokens: int, cost: CostModel) -> int:
+    """Device bytes of a prefix: pages are not shared, so the last one counts whole."""
+    pages = -(-prefix_tokens // PAGE_TOKENS)
+    return pages * PAGE_TOKENS * cost.token_bytes
+
+
+def full_ns(demand: Demand, cost: CostModel) -> int:
+    """Predicted full inference of a request, without the error margin."""
+    return cost.full_ns(demand.candidate_count, demand.delta_tokens, demand.prefix_tokens)
+
+
+def assess(demand: Demand, cost: CostModel, queue_ns: int) -> Assessment:
+    """Predictions for one request with `queue_ns` of waiting ahead of it."""
+    on_psi_ns = cost.rank_ns(demand.candidate_count, demand.delta_tokens, demand.prefix_tokens)
+    return Assessment(
+        full_ns=cost.upper_ns(full_ns(demand, cost)),
+        rank_on_psi_ns=cost.upper_ns(on_psi_ns),
+        pre_infer_ns=cost.upper_ns(cost.extend_ns(demand.prefix_tokens, 0)),
+        queue_ns=queue_ns,
+        rank_budget_ns=demand.rank_budget_ns,
+        psi_bytes=psi_bytes(demand.prefix_tokens, cost),
+    )

@@ -1,0 +1,390 @@
+"""The registry against a real etcd: what it promises while etcd is killed, paused, emptied and compacted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+from relaygr.errors import NotHere, Unreachable
+from relaygr.registry import Deleted, Listed, Put, Registry
+from relaygr.registry.server import EmbeddedEtcd
+from relaygr.registry.transport import etcdrpc
+
+PREFIX = "/relaygr/v1/test/"
+
+
+@pytest.fixture
+def etcd(tmp_path):
+    with EmbeddedEtcd() as server:
+        server.start(tmp_path / "etcd")
+        yield server
+
+
+@pytest.fixture
+async def registry(etcd):
+    client = Registry((etcd.endpoint,), timeout_s=1.0)
+    yield client
+    await client.close()
+
+
+class Seen:
+    """Collects changes and wakes whoever waits for one."""
+
+    def __init__(self):
+        self.changes = []
+        self._waiters = []
+
+    def __call__(self, change):
+        self.changes.append(change)
+        for waiter in self._waiters:
+            waiter.set()
+
+    async def until(self, condition, timeout_s=15.0):
+        event = asyncio.Event()
+        self._waiters.append(event)
+        async with asyncio.timeout(timeout_s):
+            while not condition(self.changes):
+                event.clear()
+                await event.wait()
+
+
+async def until(condition, timeout_s=15.0):
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_value_put_is_the_value_got(registry):
+    assert await registry.get(PREFIX + "a") is None
+    await registry.put(PREFIX + "a", "1")
+    await registry.put(PREFIX + "b", b"\xff\x00")
+    assert await registry.get(PREFIX + "a") == b"1"
+    listing = await registry.get_prefix(PREFIX)
+    assert listing.items == ((PREFIX + "a", b"1"), (PREFIX + "b", b"\xff\x00"))
+    await registry.put("/relaygr/v1/tesu", "outside the prefix")
+    assert len((await registry.get_prefix(PREFIX)).items) == 2
+    assert (await registry.get_prefix(PREFIX)).revision == listing.revision + 1
+    assert await registry.delete(PREFIX + "a")
+    assert not await registry.delete(PREFIX + "a")
+
+
+async def test_compare_and_swap_writes_only_over_what_was_expected(registry):
+    key = PREFIX + "slots"
+    assert await registry.compare_and_swap(key, None, "one")
+    assert not await registry.compare_and_swap(key, None, "another")
+    assert not await registry.compare_and_swap(key, b"other", "two")
+    assert await registry.compare_and_swap(key, b"one", "two")
+    assert await registry.get(key) == b"two"
+
+
+async def test_a_key_ends_with_its_lease(registry):
+    seen = Seen()
+    registry.watch_prefix(PREFIX, seen)
+    lease, ttl_s = await registry.grant(1)
+    assert ttl_s >= 1
+    await registry.put(PREFIX + "short", "x", lease)
+    await seen.until(lambda changes: Deleted(PREFIX + "short") in changes)
+    with pytest.raises(NotHere):
+        await registry.keep_alive(lease)
+    with pytest.raises(NotHere):
+        await registry.put(PREFIX + "short", "x", lease)
+
+
+async def test_a_registered_key_outlives_its_lease_and_ends_when_withdrawn(registry):
+    key = PREFIX + "instance"
+    value = "one"
+    seen = Seen()
+    registry.watch_prefix(PREFIX, seen)
+    registration = registry.keep_registered(key, lambda: value, ttl_s=1)
+    await seen.until(lambda changes: Put(key, b"one") in changes)
+    await until(lambda: registration.is_live)
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 3)  # Several lives of the lease.
+    assert registration.is_live
+    assert Deleted(key) not in seen.changes
+    value = "two"
+    registration.update()
+    await seen.until(lambda changes: Put(key, b"two") in changes)
+    await registration.withdraw()
+    await seen.until(lambda changes: changes[-1] == Deleted(key))
+    assert not registration.is_live
+    assert registration.leases_granted == 1
+
+
+async def test_a_lost_lease_is_replaced_and_the_key_written_again(registry):
+    key = PREFIX + "instance"
+    seen = Seen()
+    registry.watch_prefix(PREFIX, seen)
+    registration = registry.keep_registered(key, lambda: "same", ttl_s=2)
+    await seen.until(lambda changes: Put(key, b"same") in changes)
+    await registry.revoke(await registry.lease_of(key))
+    await seen.until(lambda changes: changes[-2:] == [Deleted(key), Put(key, b"same")])
+    await until(lambda: registration.is_live)
+    assert registration.leases_granted == 2
+
+
+async def test_a_key_that_somebody_deleted_is_restored(registry):
+    key = PREFIX + "instance"
+    seen = Seen()
+    registry.watch_prefix(PREFIX, seen)
+    registry.keep_registered(key, lambda: "same", ttl_s=1)
+    await seen.until(lambda changes: Put(key, b"same") in changes)
+    await registry.delete(key)
+    await seen.until(lambda changes: changes[-2:] == [Deleted(key), Put(key, b"same")])
+
+
+async def test_an_exclusive_key_has_one_holder_and_passes_on(registry, etcd):
+    other = Registry((etcd.endpoint,))
+    try:
+        first = registry.keep_registered(PREFIX + "leader", lambda: "a", ttl_s=1, exclusive=True)
+        await until(lambda: first.is_live)
+        second = other.keep_registered(PREFIX + "leader", lambda: "b", ttl_s=1, exclusive=True)
+        held_together = []
+        watch = asyncio.create_task(_sample(lambda: first.is_live and second.is_live, held_together))
+        await until(lambda: watch.done() or len(held_together) > 20)
+        assert not any(held_together)
+        assert await registry.get(PREFIX + "leader") == b"a"
+        await first.withdraw()
+        await until(lambda: second.is_live)
+        assert await registry.get(PREFIX + "leader") == b"b"
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+    finally:
+        await other.close()
+
+
+async def _sample(value, into):
+    while True:
+        into.append(value())
+        await asyncio.sleep(0.05)
+
+
+async def test_a_watch_survives_a_kill_without_losing_or_repeating_an_event(registry, etcd):
+    seen = Seen()
+    watch = registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    assert await watch.listed(5)
+    expected = []
+    writer = Registry((etcd.endpoint,))
+    try:
+        for round_index in range(3):
+            for index in range(3):
+                key, value = f"{PREFIX}{round_index}", f"{index}"
+                await _put_until_done(writer, key, value)
+                expected.append(Put(key, value.encode()))
+            etcd.kill()
+            etcd.restart()
+        await _put_until_done(writer, PREFIX + "last", "x")
+        expected.append(Put(PREFIX + "last", b"x"))
+        await seen.until(lambda changes: changes and changes[-1] == expected[-1])
+    finally:
+        await writer.close()
+    assert seen.changes == [Listed({}), *expected]
+
+
+async def _put_until_done(registry, key, value):
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await registry.put(key, value)
+            except Unreachable:
+                await asyncio.sleep(0.02)
+
+
+async def test_nothing_raises_while_etcd_is_down_and_everything_comes_back(registry, etcd):
+    key = PREFIX + "instance"
+    seen = Seen()
+    watch = registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    registration = registry.keep_registered(key, lambda: "same", ttl_s=1)
+    await seen.until(lambda changes: Put(key, b"same") in changes)
+    etcd.kill()
+    await until(lambda: not registration.is_live)
+    with pytest.raises(Unreachable):
+        await registry.get(key)
+    await until(lambda: watch.age_ns(time.monotonic_ns()) > 1_500_000_000)
+    etcd.restart()
+    await until(lambda: registration.is_live)
+    await until(lambda: watch.age_ns(time.monotonic_ns()) < 500_000_000)
+    assert await registry.get(key) == b"same"
+
+
+async def test_a_registry_made_while_etcd_is_down_begins_when_it_comes(tmp_path):
+    server = EmbeddedEtcd()
+    endpoint = server.start(tmp_path / "a")
+    server.kill()
+    client = Registry((endpoint,), timeout_s=0.5)
+    seen = Seen()
+    try:
+        registration = client.keep_registered(PREFIX + "x", lambda: "1", ttl_s=2)
+        watch = client.watch_prefix(PREFIX, seen)
+        assert not await watch.listed(0.3)
+        server.restart()
+        await until(lambda: registration.is_live)
+        await seen.until(lambda changes: bool(changes))
+        assert watch.is_listed
+    finally:
+        await client.close()
+        server.stop()
+
+
+async def test_a_stopped_etcd_is_noticed_in_seconds_and_resumed(registry, etcd):
+    key = PREFIX + "instance"
+    seen = Seen()
+    watch = registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    registration = registry.keep_registered(key, lambda: "same", ttl_s=2)
+    await seen.until(lambda changes: Put(key, b"same") in changes)
+    await until(lambda: registration.is_live)
+    etcd.pause()
+    began = time.monotonic()
+    await until(lambda: watch.age_ns(time.monotonic_ns()) > 2_000_000_000 and not registration.is_live)
+    assert time.monotonic() - began < 5
+    with pytest.raises(Unreachable):
+        await registry.put(PREFIX + "b", "1")
+    etcd.resume()
+    await until(lambda: registration.is_live and watch.age_ns(time.monotonic_ns()) < 1_000_000_000)
+    await registry.put(PREFIX + "c", "1")
+    await seen.until(lambda changes: Put(PREFIX + "c", b"1") in changes)
+
+
+async def test_compacted_revisions_lead_to_a_new_listing_with_the_difference(registry, etcd):
+    await registry.put(PREFIX + "stays", "1")
+    await registry.put(PREFIX + "goes", "1")
+    seen = Seen()
+    # Checks are rare here, so that only the broken stream makes the watch look.
+    watch = registry.watch_prefix(PREFIX, seen, check_s=30.0)
+    assert await watch.listed(5)
+    writer = Registry((etcd.endpoint,))
+    try:
+        watch_stream_gone = _cut_stream(watch)
+        await writer.delete(PREFIX + "goes")
+        await writer.put(PREFIX + "comes", "1")
+        await writer.put("/relaygr/v1/elsewhere", "1")
+        await writer.compact((await writer.get_prefix(PREFIX)).revision)
+        watch_stream_gone()
+        await seen.until(lambda changes: len(changes) > 1)
+    finally:
+        await writer.close()
+    assert seen.changes[1:] == [Listed({PREFIX + "comes": b"1", PREFIX + "stays": b"1"})]
+
+
+def _cut_stream(watch):
+    """Hold the watch off while history is made; the returned function lets it go on."""
+    loop = asyncio.get_running_loop()
+    gate = loop.create_future()
+    transport = watch._transport
+    real = transport.stream
+
+    async def gated(*args, **kwargs):
+        await gate
+        return await real(*args, **kwargs)
+
+    transport.stream = gated
+    # A broken stream, as the transport would report it.
+    watch._take = lambda _answer: (_ for _ in ()).throw(Unreachable("etcd", "cut by the test"))
+
+    def release():
+        del watch._take
+        gate.set_result(None)
+
+    task = watch._task
+    task.cancel()
+    watch._task = asyncio.create_task(watch._run())
+    return release
+
+
+async def test_an_etcd_that_lost_its_data_is_listed_again(registry, etcd, tmp_path):
+    for index in range(20):
+        await registry.put(f"{PREFIX}{index}", "old")
+    seen = Seen()
+    registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    await seen.until(lambda changes: len(changes) == 1)
+    registration = registry.keep_registered(PREFIX + "me", lambda: "here", ttl_s=2)
+    await until(lambda: registration.is_live)
+    etcd.kill()
+    etcd.restart(tmp_path / "empty")
+    await seen.until(lambda changes: any(isinstance(c, Listed) and len(c.values) < 20 for c in changes))
+    await until(lambda: registration.leases_granted == 2 and registration.is_live)
+    assert await registry.get(PREFIX + "me") == b"here"
+
+
+async def test_a_change_the_watch_was_never_told_is_found_by_the_check(registry):
+    seen = Seen()
+    watch = registry.watch_prefix(PREFIX, seen, check_s=0.1)
+    assert await watch.listed(5)
+    watch._known[PREFIX + "ghost"] = b"x"
+    await seen.until(lambda changes: len(changes) > 1)
+    assert seen.changes[-1] == Listed({})
+
+
+async def test_an_owner_that_fails_does_not_end_its_watch(registry, caplog):
+    changes = []
+
+    def handle(change):
+        changes.append(change)
+        if isinstance(change, Listed):
+            raise ValueError("the owner's mistake")
+
+    registry.watch_prefix(PREFIX, handle)
+    await until(lambda: bool(changes))
+    await registry.put(PREFIX + "a", "1")
+    await until(lambda: Put(PREFIX + "a", b"1") in changes)
+    assert "could not be handled" in caplog.text
+
+
+async def test_the_next_endpoint_is_used_when_one_is_silent(etcd):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # Accepts connections and never says a word.
+        client = Registry((f"127.0.0.1:{silent.getsockname()[1]}", f"http://{etcd.endpoint}"), timeout_s=0.5)
+        try:
+            with pytest.raises(Unreachable):
+                await client.put(PREFIX + "a", "1")
+            await client.put(PREFIX + "a", "2")
+            assert await client.get(PREFIX + "a") == b"2"
+        finally:
+            await client.close()
+
+
+async def test_user_and_password_reach_etcd_and_a_dead_token_is_renewed(etcd):
+    admin = Registry((etcd.endpoint,))
+    transport = admin._transport
+    await transport.call("Auth", "UserAdd", etcdrpc.AuthUserAddRequest(name="root", password="secret"))
+    await transport.call("Auth", "RoleAdd", etcdrpc.AuthRoleAddRequest(name="root"))
+    await transport.call("Auth", "UserGrantRole", etcdrpc.AuthUserGrantRoleRequest(user="root", role="root"))
+    await transport.call("Auth", "AuthEnable", etcdrpc.AuthEnableRequest())
+    known = Registry((etcd.endpoint,), user="root", password="secret")
+    try:
+        with pytest.raises(Exception, match="user name is empty"):
+            await admin.put(PREFIX + "a", "1")
+        await known.put(PREFIX + "a", "1")
+        known._transport._token = "stale.1"
+        assert await known.get(PREFIX + "a") == b"1"
+        seen = Seen()
+        watch = known.watch_prefix(PREFIX, seen)
+        assert await watch.listed(5)
+        registration = known.keep_registered(PREFIX + "b", lambda: "1", ttl_s=1)
+        await seen.until(lambda changes: Put(PREFIX + "b", b"1") in changes)
+        await until(lambda: registration.is_live)
+    finally:
+        await known.close()
+        await admin.close()
+
+
+async def test_nothing_is_left_running_after_close(etcd):
+    threads_before = set(threading.enumerate())
+    tasks_before = asyncio.all_tasks()
+    client = Registry((etcd.endpoint,))
+    client.watch_prefix(PREFIX, Seen())
+    registration = client.keep_registered(PREFIX + "a", lambda: "1", ttl_s=2)
+    await until(lambda: registration.is_live)
+    await client.close()
+    assert asyncio.all_tasks() == tasks_before
+    left = [thread for thread in threading.enumerate() if thread not in threads_before and not thread.daemon]
+    assert left == []
+    with pytest.raises(Unreachable):
+        await client.get(PREFIX + "a")
