@@ -50,7 +50,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mis
     def __init__(self, book: TraceBook) -> None:
         self._book = book
 
-    async def Export(  # noqa: N802
+    async def Export(
         self, request: trace_service_pb2.ExportTraceServiceRequest, _context: grpc.aio.ServicerContext
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         """Take one batch."""
@@ -61,7 +61,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mis
 class MetricsSink(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore[misc, unused-ignore]
     """Takes metrics and drops them: the services send both, this collector keeps traces."""
 
-    async def Export(  # noqa: N802
+    async def Export(
         self, _request: metrics_service_pb2.ExportMetricsServiceRequest, _context: grpc.aio.ServicerContext
     ) -> metrics_service_pb2.ExportMetricsServiceResponse:
         """Take one batch."""

@@ -1,22 +1,23 @@
 """Plans the replay: who asks when, for which items, and how long the earlier stages take.
 
-Everything is drawn from one seeded generator before the first request is sent, so a replay
-is the same twice and no request waits for another. Arrivals are a Poisson process. A request
-stands at a behaviour of the later part of a history: what precedes it is known, the item of
-that behaviour is among the candidates. Users with long histories come back several times,
-with other users in between, as people do.
+The requests are the trainer's, made of the later part of the log; those with the longest
+histories are replayed, since these are the ones that a relay is for. Here they get their
+times, all drawn from one seeded generator before the first is sent: a replay is the same
+twice, and no request waits for another. Arrivals are a Poisson process. Each user's requests
+keep their order; the users are mixed, because months become seconds, and in a day's traffic
+other users come in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.identity import UserKey
+from trainer.requests import ReplayRequest
 
 RETRIEVAL_MEAN_S = 0.040
 PRE_PROCESSING_MEAN_S = 0.020
@@ -26,9 +27,6 @@ _STAGE_SLOWEST = 3.0
 """No stage takes longer than this many times its mean."""
 _LATE_BEHAVIOURS_MAX = 3
 """Behaviours that land while retrieval and pre-processing go on: the delta of the request."""
-_HISTORY_LEAST = 20
-_VISITS_OF_A_USER = 6
-"""How often a user comes, unless the histories have too few users for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +34,11 @@ class PlannedRequest:
     """One recommendation request, with all that chance had to say about it."""
 
     index: int
-    user: str
+    asked: ReplayRequest
     arrive_as_of_s: int
-    """Behaviours before this Unix second are known when the request arrives."""
-    rank_as_of_s: int
-    """Behaviours before this Unix second are known when it is ranked."""
-    history_count: int
+    """Behaviours before this Unix second are known when the request arrives; before asked.time_s, when it is ranked."""
+    arrive_count: int
     """Behaviours known on arrival."""
-    item_ids: NDArray[np.int64]
-    """Candidates."""
-    chosen: int
-    """Index of the candidate that the user took next."""
     arrives_s: float
     """When it arrives, seconds from the start of the replay."""
     retrieval_s: float
@@ -57,6 +49,11 @@ class PlannedRequest:
         """When ranking is due, seconds from the start of the replay."""
         return self.arrives_s + self.retrieval_s + self.pre_processing_s
 
+    @property
+    def delta_count(self) -> int:
+        """Behaviours that land between arrival and ranking."""
+        return self.asked.history_count - self.arrive_count
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
@@ -64,55 +61,33 @@ class Traffic:
 
     requests: int
     rate_hz: float
-    candidates: int
     seed: int
 
 
-@dataclass(frozen=True)
-class _Visit:
-    user: str
-    arrive_as_of_s: int
-    rank_as_of_s: int
-    history_count: int
-    item_id: int
-
-
-def plan(
-    store: FileStore,
-    users: Sequence[str],
-    later_from: Callable[[str, int], int],
-    item_ids: NDArray[np.int64],
-    traffic: Traffic,
-) -> list[PlannedRequest]:
+def plan(asked: Sequence[ReplayRequest], store: FileStore, traffic: Traffic) -> list[PlannedRequest]:
     """Draw a replay.
 
     Args:
+        asked: the requests to choose from, in order of time.
         store: the whole histories.
-        users: who may ask.
-        later_from: of a user and the length of the log, the index at which the later part begins.
-        item_ids: what candidates are drawn from: the items the model knows.
         traffic: how many, how fast, and the seed.
 
     Raises:
-        ValueError: the histories have too few behaviours in their later part.
+        ValueError: there are not as many requests.
     """
     rng = np.random.default_rng(traffic.seed)
-    visits = _visits(store, users, later_from, traffic.requests, rng)
-    arrivals_s = np.cumsum(rng.exponential(1.0 / traffic.rate_hz, len(visits)))
+    chosen = _mixed(_chosen(asked, traffic.requests), rng)
+    arrivals_s = np.cumsum(rng.exponential(1.0 / traffic.rate_hz, len(chosen)))
     planned = []
-    for index, (visit, arrives_s) in enumerate(zip(visits, arrivals_s, strict=True)):
-        others = rng.choice(item_ids[item_ids != visit.item_id], min(traffic.candidates, len(item_ids)) - 1, False)
-        chosen = int(rng.integers(len(others) + 1))
+    for index, request in enumerate(chosen):
+        known, as_of_s = _on_arrival(store, request)
         planned.append(
             PlannedRequest(
                 index=index,
-                user=visit.user,
-                arrive_as_of_s=visit.arrive_as_of_s,
-                rank_as_of_s=visit.rank_as_of_s,
-                history_count=visit.history_count,
-                item_ids=np.insert(others, chosen, visit.item_id),
-                chosen=chosen,
-                arrives_s=float(arrives_s),
+                asked=request,
+                arrive_as_of_s=as_of_s,
+                arrive_count=known,
+                arrives_s=float(arrivals_s[index]),
                 retrieval_s=_stage_s(RETRIEVAL_MEAN_S, rng),
                 pre_processing_s=_stage_s(PRE_PROCESSING_MEAN_S, rng),
             )
@@ -120,57 +95,34 @@ def plan(
     return planned
 
 
-def _visits(
-    store: FileStore,
-    users: Sequence[str],
-    later_from: Callable[[str, int], int],
-    count: int,
-    rng: np.random.Generator,
-) -> list[_Visit]:
-    """`count` visits, each user's in the order of time, the users mixed."""
-    by_user = {user: _visits_of(store, user, later_from) for user in users}
-    # The longest later parts first: these people are worth a long prefix, and they return.
-    ordered = sorted((visits for visits in by_user.values() if visits), key=len, reverse=True)
-    available = sum(map(len, ordered))
-    if available < count:
-        raise ValueError(f"these histories give {available} requests of {count}: ask for fewer")
-    per_user = next(most for most in range(_VISITS_OF_A_USER, count + 1) if _total(ordered, most) >= count)
-    chosen: list[list[_Visit]] = []
-    missing = count
-    for visits in ordered:
-        chosen.append(_spread(visits, min(per_user, missing)))
-        missing -= len(chosen[-1])
-        if not missing:
-            break
-    order = rng.permutation(np.repeat(np.arange(len(chosen)), [len(visits) for visits in chosen]))
-    ahead = [iter(visits) for visits in chosen]
-    return [next(ahead[int(user)]) for user in order]
+def _chosen(asked: Sequence[ReplayRequest], count: int) -> list[list[ReplayRequest]]:
+    """The `count` requests with the longest histories, by user, each user's in order of time."""
+    if len(asked) < count:
+        raise ValueError(f"the later part of the log gives {len(asked)} requests, not {count}: ask for fewer")
+    longest = sorted(range(len(asked)), key=lambda place: (-asked[place].history_count, place))[:count]
+    by_user: dict[str, list[ReplayRequest]] = {}
+    for place in sorted(longest):
+        by_user.setdefault(asked[place].user, []).append(asked[place])
+    return list(by_user.values())
 
 
-def _visits_of(store: FileStore, user: str, later_from: Callable[[str, int], int]) -> list[_Visit]:
-    key = UserKey(store.meta.tenant, user)
-    head = store.head(key)
-    log = store.read(key, 0, head.log_count, head.generation)
-    times_s = log.timestamps_s
-    visits = []
-    # A visit stands where time moved on: behaviours of one second cannot be told apart by a time.
-    starts = np.flatnonzero(np.diff(times_s, prepend=times_s[:1] - 1) > 0)
-    for place, at in enumerate(starts):
-        # What landed since the arrival, whole seconds of it, few enough to be a delta.
-        before = starts[place - 1] if place and at - starts[place - 1] <= _LATE_BEHAVIOURS_MAX else at
-        if at >= later_from(user, head.log_count) and before >= _HISTORY_LEAST:
-            visits.append(_Visit(user, int(times_s[before]), int(times_s[at]), int(before), int(log.item_ids[at])))
-    return visits
+def _mixed(by_user: list[list[ReplayRequest]], rng: np.random.Generator) -> list[ReplayRequest]:
+    order = rng.permutation(np.repeat(np.arange(len(by_user)), [len(requests) for requests in by_user]))
+    ahead = [iter(requests) for requests in by_user]
+    return [next(ahead[user]) for user in order.tolist()]
 
 
-def _total(ordered: list[list[_Visit]], per_user: int) -> int:
-    return sum(min(per_user, len(visits)) for visits in ordered)
-
-
-def _spread(visits: list[_Visit], count: int) -> list[_Visit]:
-    """At most `count` of them, from the first to the last."""
-    places = np.linspace(0, len(visits) - 1, min(count, len(visits))).astype(int)
-    return [visits[place] for place in places]
+def _on_arrival(store: FileStore, request: ReplayRequest) -> tuple[int, int]:
+    """How many behaviours were there on arrival, and the second that says so."""
+    key = UserKey(store.meta.tenant, request.user)
+    first = max(0, request.history_count - _LATE_BEHAVIOURS_MAX)
+    recent_s = store.read(key, first, request.history_count, store.meta.generation).timestamps_s
+    for place, time_s in enumerate(recent_s.tolist()):
+        # A time tells behaviours apart only where it moves on.
+        known = store.head(key, time_s).log_count
+        if known == first + place and known:
+            return known, time_s
+    return request.history_count, request.time_s
 
 
 def _stage_s(mean_s: float, rng: np.random.Generator) -> float:

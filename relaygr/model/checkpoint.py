@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,9 @@ def save(model: HstuModel, directory: str | Path) -> str:
     return hashlib.sha256(weights).hexdigest()
 
 
-def load(directory: str | Path, dtype: str | None = None, *, device: str = "cpu", attention: str = "tiled") -> HstuModel:
+def load(
+    directory: str | Path, dtype: str | None = None, *, device: str = "cpu", attention: str = "tiled"
+) -> HstuModel:
     """Read a model, ready for inference.
 
     Args:
@@ -63,13 +64,12 @@ def load(directory: str | Path, dtype: str | None = None, *, device: str = "cpu"
         tensors = safetensors.torch.load(weights)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptData(f"{directory}: {error}") from error
-    config = replace(config, dtype=dtype or config.dtype)
+    if dtype:
+        config = ModelConfig.from_json({**config.to_json(), "dtype": dtype})
     return _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), attention).to(device)
 
 
-def random_model(
-    config: ModelConfig, item_ids: ArrayLike, seed: int, *, attention: str = "tiled"
-) -> HstuModel:
+def random_model(config: ModelConfig, item_ids: ArrayLike, seed: int, *, attention: str = "tiled") -> HstuModel:
     """A model with random weights and a true identity, as if saved and loaded; for tests and benchmarks."""
     weights = _serialised(new_model(config, item_ids, seed))
     return _assembled(config, safetensors.torch.load(weights), hashlib.sha256(weights).hexdigest(), attention)

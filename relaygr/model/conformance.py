@@ -262,9 +262,9 @@ def check_prefix_depends_on_itself_alone(subject: Subject, seed: int) -> None:
     prefix, tokens = inputs.prefix, inputs.prefix_tokens
     alone_TD = model.embed_prefix(inputs.profile, prefix, 0, tokens)
     longer = prefix.concat(bench.behaviours(50, int(prefix.timestamps_s[-1])))
-    assert torch.equal(alone_TD, model.embed_prefix(inputs.profile, longer, 0, tokens)), "later behaviours show"
+    _assert_same_rows(model.embed_prefix(inputs.profile, longer, 0, tokens), alone_TD, "later behaviours show")
     split_TD = [model.embed_prefix(inputs.profile, prefix, *ends) for ends in ((0, 1), (1, 2), (2, 90), (90, tokens))]
-    assert torch.equal(alone_TD, torch.cat(split_TD)), "where a chunk ends shows"
+    _assert_same_rows(torch.cat(split_TD), alone_TD, "where a chunk ends shows")
     for delta_count, later_s in ((3, 5), (20, 10**7)):
         follow = bench.inputs(0, delta_count, 7)
         last_s = int(prefix.timestamps_s[-1])
@@ -282,9 +282,7 @@ def check_interleaved_runs(subject: Subject, seed: int) -> None:
     requests = [bench.inputs(130), bench.inputs(40)]
     psis = [bench.produce(inputs) for inputs in requests]
     alone = [run(rank_on_psi(subject.model, *pair)) for pair in zip(requests, psis, strict=True)]
-    running = {
-        place: rank_on_psi(subject.model, *pair) for place, pair in enumerate(zip(requests, psis, strict=True))
-    }
+    running = {place: rank_on_psi(subject.model, *pair) for place, pair in enumerate(zip(requests, psis, strict=True))}
     turns = 0
     while running:
         for place, steps in list(running.items()):
@@ -320,6 +318,12 @@ CHECKS: tuple[Callable[[Subject, int], None], ...] = (
     check_interleaved_runs,
     check_another_psi_shows,
 )
+
+
+def _assert_same_rows(got_TD: Tensor, wanted_TD: Tensor, complaint: str) -> None:
+    # Not bit for bit: a matrix product may sum in another order when it has another number of rows.
+    tolerance = TOLERANCE if wanted_TD.dtype == torch.float32 else 2.0**-7
+    assert logit_error(got_TD, wanted_TD) <= tolerance, complaint
 
 
 def _picked(candidates: Candidates, places: NDArray[np.int64]) -> Candidates:

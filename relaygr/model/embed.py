@@ -26,7 +26,7 @@ class FeatureEmbedding(nn.Module):
         self.categorical = nn.ModuleList(nn.Embedding(size, width) for size in categorical_sizes)
 
     def add_to(self, x: Tensor, dense: Tensor, categorical: Tensor) -> Tensor:
-        """x [..., D] plus the features' rows; widths must be as declared."""
+        """Rows [..., D] plus their features' rows; widths must be as declared."""
         declared = self.dense.in_features if self.dense is not None else 0
         assert dense.shape[-1] == declared, f"{dense.shape[-1]} dense features, {declared} declared"
         assert categorical.shape[-1] == len(self.categorical), "categorical features as declared"

@@ -46,7 +46,7 @@ class HstuLayer(nn.Module):
         self.project_out = nn.Linear(self.v_width * (1 if self.gates_all else 3), config.width)
 
     def project(self, x: Tensor) -> Projected:
-        """x [..., T, D]; the results have the same leading dimensions."""
+        """Of rows [..., T, D]; the results have the same leading dimensions."""
         mixed = self.project_in(self.norm_in(x))
         if self.gates_all:
             mixed = F.silu(mixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class MappedSegment:
 
     @classmethod
     def open(cls, path: Path, *, boot_id: str, segment_bytes: int, block_bytes: int) -> MappedSegment:
-        """Map a segment and touch its pages; tens of milliseconds a gigabyte, so in a thread.
+        """Map a segment; at once, whatever its size. See `touch`.
 
         Raises:
             SegmentRejected: missing, foreign, truncated, of another boot or another geometry.
@@ -50,9 +50,7 @@ class MappedSegment:
             mapping = mmap.mmap(fd, segment_bytes)
         finally:
             os.close(fd)
-        segment = cls(mapping, geometry, boot_id)
-        segment._touch()
-        return segment
+        return cls(mapping, geometry, boot_id)
 
     def owns(self, blocks: Sequence[int], generation: int) -> bool:
         """True when every block is in range and stamped with this generation."""
@@ -70,7 +68,10 @@ class MappedSegment:
         with contextlib.suppress(BufferError):
             self._map.close()
 
-    def _touch(self) -> None:
-        # Page tables are filled now, in steps that let other threads run, not inside the first copy.
-        for first in range(0, len(self._data), _TOUCH_BYTES):
-            self._data[first : first + _TOUCH_BYTES : PAGE_BYTES].max(initial=0)
+    def touch(self, should_stop: Callable[[], bool]) -> None:
+        """Fill the page tables in steps, so that the first copies need not; takes a while, in a thread."""
+        data = self._data
+        for first in range(0, len(data), _TOUCH_BYTES):
+            if should_stop():
+                return
+            data[first : first + _TOUCH_BYTES : PAGE_BYTES].max(initial=0)

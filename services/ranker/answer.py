@@ -66,14 +66,7 @@ class Answers:
             instance_epoch=record.epoch,
             model=model_to_pb(record.model),
         )
-        if isinstance(placement, fx.RankOnPsi):
-            response.tier = ranker_pb2.Tier.Value(f"TIER_{placement.tier.value}")
-            response.psi_tokens = placement.tokens
-            response.producer_traceparent = placement.producer_trace
-            response.timings.join_ns = placement.joined_ns
-        else:
-            response.tier = ranker_pb2.TIER_FULL
-            response.fallback = ranker_pb2.FallbackReason.Value(f"FALLBACK_REASON_{_fallback(asked, placement)}")
+        response.MergeFrom(_outcome(asked, placement))
         response.timings.queue_ns = result.queue_ns
         response.timings.prepare_ns = asked.prepare_ns
         response.timings.compute_ns = result.compute_ns
@@ -160,6 +153,18 @@ class Observer:
                 span = self._telemetry.tracer.start_span(name, context=context, start_time=end_ns - elapsed_ns)
                 span.end(end_ns)
                 end_ns -= elapsed_ns
+
+
+def _outcome(asked: Asked, placement: fx.RankOnPsi | fx.RankInFull) -> ranker_pb2.RankResponse:
+    if isinstance(placement, fx.RankInFull):
+        reason = f"FALLBACK_REASON_{_fallback(asked, placement)}"
+        return ranker_pb2.RankResponse(tier=ranker_pb2.TIER_FULL, fallback=reason)
+    return ranker_pb2.RankResponse(
+        tier=f"TIER_{placement.tier.value}",
+        psi_tokens=placement.tokens,
+        producer_traceparent=placement.producer_trace,
+        timings=ranker_pb2.RankTimings(join_ns=placement.joined_ns),
+    )
 
 
 def _fallback(asked: Asked, placement: fx.RankInFull) -> str:

@@ -70,11 +70,15 @@ class PrefixReader:
         return self._read_stored(owner, fresh, field)
 
     def read_delta(self, owner: UserKey, prefix: Prefix, as_of_s: int) -> Behaviours:
-        """Behaviours of the store from the cut to `as_of_s`; the newest ones when there are too many."""
+        """Behaviours of the store from the cut to `as_of_s`; the newest ones when there are too many.
+
+        Raises:
+            CutGone: the store is of another generation than the prefix.
+        """
         assert self._store is not None
-        head = self._store.head(owner, as_of_s)
-        first = max(prefix.end_index, head.log_count - self._limits.delta_behaviours_max)
-        return self._store.read(owner, min(first, head.log_count), head.log_count, head.generation)
+        end = self._store.head(owner, as_of_s).log_count
+        first = max(prefix.end_index, end - self._limits.delta_behaviours_max)
+        return self._store.read(owner, min(first, end), end, prefix.store_generation)
 
     def _read_inline(self, history: pb.History, field: str) -> Prefix:
         inline = pb.InlineHistory()

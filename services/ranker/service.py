@@ -9,6 +9,7 @@ from dataclasses import replace
 import grpc
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross
+from relaygr.behaviours.store import CutGone
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.domain.instance import InstanceState
 from relaygr.errors import InvalidRequest
@@ -31,7 +32,7 @@ from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.engine import Engine, RankWork
 from services.ranker.metrics import RankerMetrics
-from services.ranker.prefix import CutGone, Prefix, PrefixReader
+from services.ranker.prefix import Prefix, PrefixReader
 from services.ranker.work import Suffix
 
 CROSS_TOKENS_MAX = 64
@@ -89,7 +90,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         )
         return ranker_pb2.PreInferResponse(
             acceptance=f"ACCEPTANCE_{acceptance}",
-            reason=f"DECLINE_REASON_{reason}" if reason else 0,
+            reason=f"DECLINE_REASON_{reason or 'UNSPECIFIED'}",
             load=self._answers.load(),
         )
 
@@ -126,16 +127,18 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         owner = user_key_of(request.tenant, request.user)
         checked_request_id(request.request_id)
         ticket_id, is_foreign = self._ticket(request, owner)
-        suffix_pb = self._candidates(request)
+        candidates, cross = self._candidates(request), self._cross(request)
         try:
             prefix = self._reader.read(owner, request.history, "history")
+            delta = self._delta(request, owner, prefix)
         except CutGone:
             # The store moved on: this request's prefix is what the store has now.
             prefix = self._reader.read_anew(owner, request.history, "history")
+            delta = self._delta(request, owner, prefix)
         work = RankWork(
             key=self._key_of(owner, prefix),
             prefix=prefix,
-            suffix=Suffix(self._delta(request, owner, prefix), self._cross(request), suffix_pb, request.request_time_s),
+            suffix=Suffix(delta, cross, candidates, request.request_time_s),
             ticket_id=ticket_id,
             deadline_ns=arrived_ns + remaining_ns(context, self._deadline_default_ns),
             bypass_psi=request.bypass_psi,

@@ -73,7 +73,7 @@ class TriggerService(TriggerServiceServicer):
         self._driver.close()
         self._histories.close()
 
-    async def Arrive(self, request: ArriveRequest, context: grpc.aio.ServicerContext) -> ArriveResponse:  # noqa: N802
+    async def Arrive(self, request: ArriveRequest, context: grpc.aio.ServicerContext) -> ArriveResponse:
         """Decide, answer, and send the pre-infer behind the answer's back."""
         arrival = parse_arrival(request, self._config)
         request_id = arrival.request_id or self._new_id()

@@ -32,7 +32,7 @@ class Ranker(ranker_pb2_grpc.RankerServiceServicer):
     def __init__(self, rank: RankFn) -> None:
         self._rank = rank
 
-    async def Rank(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def Rank(self, request: Any, context: Any) -> Any:
         return await self._rank(request, context)
 
 
@@ -44,7 +44,7 @@ class Router(router_pb2_grpc.RouterServiceServicer):
         self._ranker = ranker
         self._margin_ns = margin_ns
 
-    async def Rank(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def Rank(self, request: Any, context: Any) -> Any:
         timeout_s = child_timeout_s(remaining_ns(context), self._margin_ns)
         try:
             return router_pb2.RouterServiceRankResponse(rank=await self._stub.Rank(request.rank, timeout=timeout_s))

@@ -1,1 +1,1 @@
-"""What touches the world."""
+"""What touches the world: the segment's files and the kernel's locks."""

@@ -60,6 +60,7 @@ class Entries:
         self._idle_blocks = 0
         self._published_blocks = 0
         self._pinned_blocks = 0
+        self._doomed_blocks = 0
 
     def __len__(self) -> int:
         return len(self._published) + len(self._doomed)
@@ -77,7 +78,7 @@ class Entries:
     @property
     def doomed_blocks(self) -> int:
         """Blocks held by pins alone."""
-        return sum(len(entry.blocks) for entry in self._doomed.values())
+        return self._doomed_blocks
 
     @property
     def idle_blocks(self) -> int:
@@ -124,6 +125,7 @@ class Entries:
             self._set_idle(entry)
         else:
             del self._doomed[entry.generation]
+            self._doomed_blocks -= len(entry.blocks)
             self._release(entry)
 
     def doom(self, entry: Entry, *, revoke: bool) -> None:
@@ -136,6 +138,7 @@ class Entries:
         self._published_blocks -= len(entry.blocks)
         if entry.pins:
             self._doomed[entry.generation] = entry
+            self._doomed_blocks += len(entry.blocks)
         else:
             self._clear_idle(entry)
             self._release(entry)
@@ -192,6 +195,7 @@ class Entries:
         assert idle == {g for table in self._idle_by_tenant.values() for g in table}
         assert self._idle_blocks == sum(len(entry.blocks) for entry in self._idle.values())
         assert self._published_blocks == sum(len(entry.blocks) for entry in published)
+        assert self._doomed_blocks == sum(len(entry.blocks) for entry in doomed)
         pinned = sum(len(entry.blocks) for entry in self.held() if entry.pins)
         assert pinned == self._pinned_blocks <= self._pinned_blocks_max
         assert {entry.generation for entry in self.held()} == {g for t in self._by_user.values() for g in t}

@@ -223,6 +223,12 @@ class Tiering:
             tombstones=len(self._tombstones),
         )
 
+    def check_sums(self) -> None:
+        """Assert that every block is in one state, in time that does not grow with the tables."""
+        seen = self.occupancy()
+        held = seen.published_blocks + seen.doomed_blocks + seen.staging_blocks + seen.quarantined_blocks
+        assert held + seen.free_blocks == self._limits.block_count, f"blocks leaked: {seen}"
+
     def check(self) -> None:
         """Assert the invariants."""
         entries, stores = self._entries.held(), tuple(self._stores.held())

@@ -49,7 +49,7 @@ class Rank:
     entry_id: int | None = None
     """The entry waited for or leased."""
     need_tokens: int = 0
-    """How many of the entry's tokens, at most, it waits for."""
+    """How many of the entry's tokens, at most, it waits for; it agrees with the entry up to there."""
 
 
 @dataclass(slots=True, eq=False)

@@ -104,20 +104,18 @@ class StartCompute:
 
     Tokens below `from_tokens` are complete and must not be written. `page_ids` are all
     pages of the entry, in order: token i lies in page_ids[i // PAGE_TOKENS].
-    `chain` came with a PreInferAsked whose ticket is open, or with a waiting rank, and has
-    at least `to_tokens` tokens. An engine that keeps histories must find them by it and not
-    by key: a declined ask of another history has the same key.
+    `chain` has at least `to_tokens` tokens and came with a PreInferAsked: of an open ticket,
+    or, when only ranks wait any more, of one that closed since. An engine that keeps histories
+    must find them by its digest and not by key: a declined ask of another history has the same key.
     """
 
     job_id: int
     key: PsiKey
     chain: Chain
-    """The tokens to compute: the target's chain; the engine finds their history by its digest."""
     page_ids: tuple[int, ...]
     from_tokens: int
     to_tokens: int
     deadline_ns: int
-    chain: Chain
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Pure decisions; no clock, no input or output."""
+"""Where a user's requests go, and who is there to take them. Pure: no clock, no input or output."""

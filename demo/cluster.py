@@ -1,0 +1,277 @@
+"""A whole deployment on this machine: etcd, trigger, router, two rankers, expander, collector.
+
+What differs from a real one is written here and nowhere else: free ports on loopback, secrets
+drawn for the run, one thread of compute for each ranker, and limits that suit one machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from demo.processes import ProcessFailed, ProcessSpec, Supervisor
+from relaygr.v1 import ranker_pb2, ranker_pb2_grpc, router_pb2, router_pb2_grpc
+
+HOST = "127.0.0.1"
+_PROBE_TIMEOUT_S = 0.5
+_POLL_S = 0.05
+_STRANGERS = 32
+"""Users asked for to see where the router places people: two rankers are both among 32 but once in 2^31."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """What to start and with which budgets."""
+
+    run_dir: Path
+    model_dir: Path
+    store_dir: Path
+    device_budget_bytes: int
+    """Of each ranker."""
+    dram_budget_bytes: int
+    """Of the expander."""
+    rankers: int = 2
+    registry_ttl_s: float = 2.0
+    """How long a killed ranker stays in the view of those that have not called it."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """More entries for cluster.json, such as where the titles are."""
+    overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """More settings by process name or by service, by variable name."""
+
+
+class Cluster:
+    """Starts the processes of a plan and knows their addresses."""
+
+    def __init__(self, plan: ClusterPlan, supervisor: Supervisor) -> None:
+        self._plan = plan
+        self._supervisor = supervisor
+        self._ticket_key = secrets.token_hex(32)
+        self._user_hash_key = secrets.token_hex(16)
+        # The same name in every run: what a killed expander left in /dev/shm is removed by the next one.
+        self._deployment = "demo." + hashlib.blake2b(str(plan.run_dir.resolve()).encode(), digest_size=6).hexdigest()
+        self.ranker_names = tuple(f"ranker-{number + 1}" for number in range(plan.rankers))
+        names = ("etcd", "etcd-peer", "collector", "trigger", "router", "expander", *self.ranker_names)
+        self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
+        self.traces_dir = plan.run_dir / "traces"
+        self.file = plan.run_dir / "cluster.json"
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Its processes."""
+        return self._supervisor
+
+    def start(self) -> None:
+        """Start everything and wait until it is up; then write cluster.json.
+
+        Raises:
+            ProcessFailed: names the process that did not come up.
+        """
+        shutil.rmtree(self._plan.run_dir / "etcd", ignore_errors=True)
+        shutil.rmtree(self.traces_dir, ignore_errors=True)
+        self._supervisor.start(self._etcd())
+        self._supervisor.start(self._collector())
+        self._supervisor.wait_ready("etcd", "collector")
+        services = [self._expander(), self._router(), self._trigger(), *map(self._ranker, self.ranker_names)]
+        for spec in services:
+            self._supervisor.start(spec)
+        self._supervisor.wait_ready(*(spec.name for spec in services), timeout_s=60.0)
+        self.wait_settled(self.ranker_names)
+        self.file.write_text(json.dumps(self.describe(), indent=2) + "\n")
+
+    def wait_settled(self, rankers: Collection[str], timeout_s: float = 20.0) -> None:
+        """Wait until the router places users on exactly these rankers.
+
+        Raises:
+            ProcessFailed: it does not within the time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with grpc.insecure_channel(self.addresses["router"]) as channel:
+            router = router_pb2_grpc.RouterServiceStub(channel)
+            while (found := _placed_on(router)) != set(rankers):
+                if time.monotonic() > deadline_s:
+                    text = f"the router places users on {sorted(found)}, not on {sorted(rankers)}"
+                    raise ProcessFailed(f"{text}\n{self._supervisor.log_tail('router')}")
+                time.sleep(_POLL_S)
+
+    def describe(self) -> dict[str, object]:
+        """What cluster.json says: where a client finds the parts."""
+        plan = self._plan
+        return {
+            "trigger": self.addresses["trigger"],
+            "router": self.addresses["router"],
+            "rankers": [self.addresses[name] for name in self.ranker_names],
+            "expander": self.addresses["expander"],
+            "etcd": self.addresses["etcd"],
+            "otlp": self.otlp_endpoint,
+            "store_dir": str(plan.store_dir),
+            "model_dir": str(plan.model_dir),
+            "traces": str(self.traces_dir),
+            **plan.published,
+        }
+
+    @property
+    def otlp_endpoint(self) -> str:
+        """Where spans go."""
+        return f"http://{self.addresses['collector']}"
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one process."""
+        self._supervisor.kill(name)
+
+    def restart(self, name: str, timeout_s: float = 30.0) -> None:
+        """Start a killed process again and wait until it is up."""
+        self._supervisor.restart(name)
+        self._supervisor.wait_ready(name, timeout_s=timeout_s)
+
+    def _etcd(self) -> ProcessSpec:
+        client, peer = f"http://{self.addresses['etcd']}", f"http://{self.addresses['etcd-peer']}"
+        command = (
+            *(str(Path(sys.executable).with_name("etcd")), "--name", "n1", "--log-level", "error"),
+            *("--data-dir", str(self._plan.run_dir / "etcd"), "--initial-cluster", f"n1={peer}"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            # A restart waits for an election; these timers are for one member on one machine.
+            *("--heartbeat-interval", "20", "--election-timeout", "200"),
+        )
+        return ProcessSpec(
+            name="etcd",
+            command=command,
+            environment={},
+            is_ready=lambda: is_etcd_healthy(self.addresses["etcd"]),
+            stops_last=True,
+        )
+
+    def _collector(self) -> ProcessSpec:
+        address = self.addresses["collector"]
+        return ProcessSpec(
+            name="collector",
+            command=(sys.executable, "-m", "demo.collector", "--listen", address, "--out", str(self.traces_dir)),
+            environment={},
+            is_ready=lambda: is_serving(address),
+            stops_last=True,
+        )
+
+    def _expander(self) -> ProcessSpec:
+        return self._service(
+            "expander",
+            "expander",
+            {"segment_bytes": str(self._plan.dram_budget_bytes), "deployment": self._deployment},
+        )
+
+    def _router(self) -> ProcessSpec:
+        return self._service("router", "router", {**self._registry(), "ticket_key": self._ticket_key})
+
+    def _trigger(self) -> ProcessSpec:
+        return self._service(
+            "trigger",
+            "trigger",
+            {
+                **self._registry(),
+                "ticket_key": self._ticket_key,
+                "trigger_id": "trigger-1",
+                "router": self.addresses["router"],
+                "store": str(self._plan.store_dir),
+            },
+        )
+
+    def _ranker(self, name: str) -> ProcessSpec:
+        return self._service(
+            "ranker",
+            name,
+            {
+                **self._registry(),
+                "ticket_key": self._ticket_key,
+                "instance_id": name,
+                "model": str(self._plan.model_dir),
+                "store": str(self._plan.store_dir),
+                "expander": self.addresses["expander"],
+                "device_budget_bytes": str(self._plan.device_budget_bytes),
+                "threads": "1",
+            },
+        )
+
+    def _registry(self) -> dict[str, str]:
+        return {"registry": self.addresses["etcd"], "registry_ttl_s": str(self._plan.registry_ttl_s)}
+
+    def _service(self, service: str, name: str, settings: Mapping[str, str]) -> ProcessSpec:
+        address = self.addresses[name]
+        overrides = {**self._plan.overrides.get(service, {}), **self._plan.overrides.get(name, {})}
+        common = {"address": address, "otlp_endpoint": self.otlp_endpoint, "user_hash_key": self._user_hash_key}
+        every = {**common, **settings, **overrides}
+        # OMP_NUM_THREADS: numpy and torch would each take every core, in every process.
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        variables = {f"RELAYGR_{service.upper()}_{key.upper()}": value for key, value in every.items()}
+        return ProcessSpec(
+            name=name,
+            command=(sys.executable, "-m", f"services.{service}"),
+            environment={**threads, **variables},
+            is_ready=lambda: is_serving(address),
+        )
+
+
+def _placed_on(router: router_pb2_grpc.RouterServiceStub) -> set[str]:
+    """Instances that strangers' slots lead to."""
+    found = set()
+    for number in range(_STRANGERS):
+        request = router_pb2.ResolveRequest(user=f"stranger-{number}")
+        try:
+            found.add(router.Resolve(request, timeout=_PROBE_TIMEOUT_S).instance_id)
+        except grpc.RpcError:
+            return set()
+    return found
+
+
+def free_addresses(count: int) -> list[str]:
+    """Loopback addresses whose ports nobody listens on, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [f"{HOST}:{one.getsockname()[1]}" for one in sockets]
+
+
+def is_serving(address: str) -> bool:
+    """True when the server's standard health service says SERVING."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_PROBE_TIMEOUT_S
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def is_etcd_healthy(address: str) -> bool:
+    """True when etcd has a leader and answers."""
+    connection = http.client.HTTPConnection(address, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def describe_ranker(address: str, timeout_s: float = 2.0) -> ranker_pb2.DescribeResponse:
+    """A ranker's own description.
+
+    Raises:
+        grpc.RpcError: it does not answer.
+    """
+    with grpc.insecure_channel(address) as channel:
+        return ranker_pb2_grpc.RankerServiceStub(channel).Describe(ranker_pb2.DescribeRequest(), timeout=timeout_s)

@@ -1,0 +1,78 @@
+"""The client's calls: each with a timeout, each error one of relaygr.errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from relaygr.errors import DeadlineTooShort, Unreachable
+from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.status import error_of
+from relaygr.telemetry import Telemetry
+from relaygr.v1.common_pb2 import Ticket
+from relaygr.v1.ranker_pb2 import RankRequest
+from relaygr.v1.router_pb2 import (
+    RouterServiceForgetRequest,
+    RouterServiceForgetResponse,
+    RouterServiceRankRequest,
+    RouterServiceRankResponse,
+    RouterServiceReleaseRequest,
+)
+from relaygr.v1.router_pb2_grpc import RouterServiceStub
+from relaygr.v1.trigger_pb2 import ArriveRequest, ArriveResponse
+from relaygr.v1.trigger_pb2_grpc import TriggerServiceStub
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+
+
+class Calls:
+    """Channels to one trigger address and one router address."""
+
+    def __init__(self, trigger: str, router: str, telemetry: Telemetry):
+        self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
+        self._trigger = trigger
+        self._router = router
+
+    async def arrive(self, request: ArriveRequest, timeout_s: float) -> ArriveResponse:
+        """Announce a request."""
+        stub = TriggerServiceStub(self._pool.get(self._trigger))
+        return await _called(stub.Arrive, request, timeout_s, self._trigger)
+
+    async def rank(self, request: RankRequest, timeout_s: float) -> RouterServiceRankResponse:
+        """Rank; once more when the router was lost on the way, since ranking changes nothing."""
+        end_s = time.monotonic() + timeout_s
+        message = RouterServiceRankRequest(rank=request)
+        try:
+            return await self._router_call("Rank", message, timeout_s)
+        except Unreachable:
+            return await self._router_call("Rank", message, end_s - time.monotonic())
+
+    async def release(self, ticket: Ticket, timeout_s: float) -> bool:
+        """Give a reservation back; True when it was still held."""
+        response = await self._router_call("Release", RouterServiceReleaseRequest(ticket=ticket), timeout_s)
+        return bool(response.was_held)
+
+    async def forget(self, tenant: str, user: str, timeout_s: float) -> RouterServiceForgetResponse:
+        """Erase a user."""
+        request = RouterServiceForgetRequest(tenant=tenant, user=user)
+        return await self._router_call("Forget", request, timeout_s)
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await self._pool.close()
+
+    async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
+        stub = RouterServiceStub(self._pool.get(self._router))
+        return await _called(getattr(stub, method), request, timeout_s, self._router)
+
+
+async def _called(method: Callable[..., Any], request: Any, timeout_s: float, peer: str) -> Any:
+    if timeout_s <= 0:
+        raise DeadlineTooShort()
+    try:
+        return await method(request, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, peer) from error

@@ -1,0 +1,168 @@
+"""The asyncio client: `arrive` when retrieval begins, `rank` on what it hands back.
+
+The trigger is asked with a short timeout and may be down: the request is then ranked
+without a ticket, in full. Ranking is what must be answered; the relay only makes it fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from relaygr.behaviours.columns import FeatureSpec, Profile
+from relaygr.client.calls import Calls
+from relaygr.client.histories import BehavioursLike, Window, inline_history
+from relaygr.client.relay import Relay, RelaySettings
+from relaygr.domain.identity import TENANT_DEFAULT, ModelLimits
+from relaygr.errors import AccessDenied, InvalidRequest, RelayError
+from relaygr.telemetry import Telemetry, names
+from relaygr.v1.common_pb2 import History
+from relaygr.v1.trigger_pb2 import ArriveRequest, StageBudgets
+
+SERVICE_NAME = "relaygr-client"
+_UNKEYED = b"relaygr-client"
+"""Keys user hashes of a client that exports nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was erased."""
+
+    device_entries: int
+    dram_entries: int
+    unreached: tuple[str, ...]
+    """Instances that did not confirm: call again until this is empty."""
+
+
+class RelayClient:
+    """One trigger address, one router address; share one client in a process.
+
+    Args:
+        trigger: host:port.
+        router: host:port.
+        tenant: whose users these are.
+        telemetry: of the integrator; None draws trace ids and exports nothing.
+        arrive_timeout_ms: longest wait for the trigger; after it the request goes on without a ticket.
+        rank_deadline_ms: for ranks that give none.
+        features: feature columns the model declares; absent ones are sent as zeros.
+        limits: the model's window, to cut inline histories here; None sends them whole.
+    """
+
+    def __init__(
+        self,
+        trigger: str,
+        router: str,
+        *,
+        tenant: str = TENANT_DEFAULT,
+        telemetry: Telemetry | None = None,
+        arrive_timeout_ms: float = 20.0,
+        rank_deadline_ms: float = 1000.0,
+        features: FeatureSpec | None = None,
+        limits: ModelLimits | None = None,
+    ):
+        self._telemetry = telemetry or Telemetry.setup(SERVICE_NAME, SERVICE_NAME, None, _UNKEYED)
+        self._owns_telemetry = telemetry is None
+        self._calls = Calls(trigger, router, self._telemetry)
+        self._arrive_timeout_s = arrive_timeout_ms / 1e3
+        self._settings = RelaySettings(
+            calls=self._calls,
+            telemetry=self._telemetry,
+            tenant=tenant,
+            window=Window(features or FeatureSpec(), limits),
+            rank_timeout_s=rank_deadline_ms / 1e3,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._calls.close()
+        if self._owns_telemetry:
+            self._telemetry.shutdown()
+
+    async def arrive(
+        self,
+        *,
+        user: str | int,
+        behaviours: BehavioursLike | None = None,
+        profile: Profile | None = None,
+        first_index: int = 0,
+        as_of_s: int = 0,
+        candidate_count: int = 0,
+        delta_count: int = 0,
+        request_id: str = "",
+        rank_budget_ms: float = 0.0,
+        time_to_rank_ms: float = 0.0,
+        rank_latest_ms: float = 0.0,
+    ) -> Relay:
+        """Announce a request, at the start of retrieval.
+
+        Args:
+            user: id; an integer is sent in decimals.
+            behaviours: the history, oldest first; None reads it from the behaviour store.
+            profile: features of the user, with an inline history.
+            first_index: index, in the user's whole log, of the first of `behaviours`. It decides whether
+                the next request's history continues this one's.
+            as_of_s: by reference, behaviours before this Unix second belong to the request; 0: all.
+            candidate_count: candidates expected at ranking; 0: the instance's typical count.
+            delta_count: short-term behaviours expected at ranking.
+            request_id: unique per tenant; empty: drawn by the trigger.
+            rank_budget_ms: ranking's budget at the SLO's quantile; 0: the trigger's default.
+            time_to_rank_ms: expected time until `rank`; 0: the trigger's default.
+            rank_latest_ms: latest time until `rank`; 0: the trigger's default.
+
+        Raises:
+            InvalidRequest: names the field.
+        """
+        if behaviours is None:
+            history = History(as_of_s=as_of_s)
+        else:
+            history = inline_history(behaviours, profile, first_index, self._settings.window)
+        request = ArriveRequest(
+            tenant=self._settings.tenant,
+            user=str(user),
+            request_id=request_id,
+            history=history,
+            candidate_count=candidate_count,
+            delta_behaviour_count=delta_count,
+            budgets=StageBudgets(
+                rank_budget_ns=int(rank_budget_ms * 1e6),
+                time_to_rank_ns=int(time_to_rank_ms * 1e6),
+                rank_latest_ns=int(rank_latest_ms * 1e6),
+            ),
+        )
+        span = self._telemetry.tracer.start_span(names.SPAN_RECOMMEND)
+        relay = Relay(self._settings, span, str(user), request_id, history)
+        await self._announce(relay, request)
+        return relay
+
+    async def forget(self, user: str | int, *, timeout_ms: float = 5000.0) -> Forgotten:
+        """Erase a user everywhere.
+
+        Raises:
+            RelayError: the router gave no answer; nothing may have been erased.
+        """
+        with self._telemetry.span(names.SPAN_RECOMMEND_STAGE, {names.ATTR_RECOMMEND_STAGE: "forget"}):
+            answer = await self._calls.forget(self._settings.tenant, str(user), timeout_ms / 1e3)
+        return Forgotten(answer.device_entries, answer.dram_entries, tuple(answer.unreached_instance_ids))
+
+    async def _announce(self, relay: Relay, request: ArriveRequest) -> None:
+        try:
+            with relay.stage("arrive"):
+                relay.answered(await self._calls.arrive(request, self._arrive_timeout_s))
+        except RelayError as error:
+            relay.unanswered(error)
+            if isinstance(error, InvalidRequest | AccessDenied):
+                # Ranking would refuse the same; better to hear of it now.
+                await relay.release()
+                raise
+        except BaseException:
+            await relay.release()  # ends the span; nothing was admitted that we know of
+            raise

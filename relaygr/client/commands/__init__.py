@@ -1,0 +1,1 @@
+"""The commands of `relaygr`: each takes parsed arguments and gives a Report."""

@@ -1,0 +1,1 @@
+"""Fakes that tests, also those of integrators, put in place of the real services."""

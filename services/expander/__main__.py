@@ -1,0 +1,62 @@
+"""python -m services.expander: wiring, top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from relaygr.config import describe, load
+from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime.logs import configure_logging
+from relaygr.telemetry import Telemetry
+from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
+from services.expander.adapters.segment import create_segment, new_boot_id
+from services.expander.adapters.sweeper import Sweeper
+from services.expander.config import ExpanderConfig
+from services.expander.core.tiering import Tiering
+from services.expander.service import ExpanderService
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(config: ExpanderConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    telemetry = Telemetry.setup(
+        "relaygr-expander",
+        config.expander_id,
+        config.otlp_endpoint,
+        config.user_hash_key,
+        sample_ratio=config.trace_sample_ratio,
+    )
+    segment = create_segment(config, new_boot_id())
+    tiering = Tiering(config.limits)
+    sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
+    try:
+        service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))
+        server = RpcServer(service_name="relaygr-expander", address=config.address, telemetry=telemetry)
+        server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
+        sweeper.start()
+        await server.start()
+        await serve_until_signal(server, _nothing)
+    finally:
+        await sweeper.close()
+        segment.close()
+        telemetry.shutdown()
+
+
+async def _nothing() -> None:
+    # Not registered anywhere: rankers are configured with their host's expander.
+    return
+
+
+def main() -> None:
+    """Read the environment and serve."""
+    config = load(ExpanderConfig, "RELAYGR_EXPANDER", os.environ)
+    configure_logging("relaygr-expander", config.log_level)
+    _log.info("config %s", describe(config))
+    asyncio.run(serve(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""The ranker's way to the DRAM tier: look up, load, store, forget.
+
+Nothing here raises for a fault of the tier: a miss, False, and the ranker computes. Bytes
+that were loaded are reported good only after their digest matched *and* the expander said
+that the pin had held to the end of the copy. Memory that a caller hands in is not touched
+any more once the call has returned, also when the caller was cancelled.
+
+A store's place in the table of stores in flight is held until the expander is known to have
+heard of its end; what it never hears of ends with the attachment.
+
+Source: design, section 3 (expander), invariants I2, I5, I6, I7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from relaygr.domain.identity import ModelIdentity, PsiKey, UserKey
+from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.identity import model_to_pb
+from relaygr.segment import ContentDigest, copy_in, copy_out, identity_bytes
+from relaygr.v1 import expander_pb2, expander_pb2_grpc
+from services.ranker.adapters.dram_attachment import Attacher, Attachment, to_the_end
+
+_log = logging.getLogger(__name__)
+
+Pages = Sequence[NDArray[np.uint8]]
+
+CALL_TIMEOUT_S = 0.05
+"""Control calls are on the path of a pre-infer: a DRAM tier that is slower is no help."""
+ATTACH_TIMEOUT_S = 1.0
+FORGET_TIMEOUT_S = 1.0
+STORES_MAX = 4
+COPY_THREADS = 2
+TIMEOUTS_MAX = 3
+"""Calls in a row that may time out before the tier is taken for off."""
+
+
+@dataclass(slots=True)
+class Found:
+    """A pinned entry. To be ended once, by `load` or `abandon`."""
+
+    key: PsiKey
+    token_count: int
+    chain_digest: bytes
+    length_bytes: int
+    producer_traceparent: str
+    content_digest: bytes = field(repr=False)
+    pin_id: int
+    generation: int
+    attachment: Attachment = field(repr=False)
+    is_spent: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Store:
+    """One store in flight."""
+
+    key: PsiKey
+    token_count: int
+    chain_digest: bytes
+    pages: Pages
+    producer_traceparent: str
+    length_bytes: int
+    released: asyncio.Future[bool]
+    """Set once the pages are not read any more: whether the entry is visible."""
+    is_stopped: bool = False
+
+    def stop(self) -> None:
+        """Stop copying at the next piece."""
+        self.is_stopped = True
+
+    def release(self, stored: bool) -> None:
+        """Give the pages back to the caller."""
+        if not self.released.done():
+            self.released.set_result(stored)
+
+
+class DramTier:
+    """One host's DRAM tier as seen by one ranker. Belongs to one event loop.
+
+    Args:
+        address: host:port of the host's expander.
+        channels: where the channel comes from; closed by its owner.
+        owner: instance id of the ranker.
+        epoch: its boot epoch.
+        model: whose psi are stored; keys of other models are never asked for.
+        call_timeout_s: of each control call.
+        stores_max: stores in flight; more are refused.
+        copy_threads: threads that copy.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        channels: ChannelPool,
+        owner: str,
+        epoch: int,
+        model: ModelIdentity,
+        *,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        attach_timeout_s: float = ATTACH_TIMEOUT_S,
+        stores_max: int = STORES_MAX,
+        copy_threads: int = COPY_THREADS,
+    ):
+        self._owner = owner
+        self._model = model
+        self._model_pb = model_to_pb(model)
+        self._call_timeout_s = call_timeout_s
+        self._stores_max = stores_max
+        self._stub = expander_pb2_grpc.ExpanderServiceStub(channels.get(address))
+        self._executor = ThreadPoolExecutor(copy_threads + 1, thread_name_prefix="dram-copy")
+        self._attacher = Attacher(self._stub, owner, epoch, self._executor, attach_timeout_s)
+        self._stores: dict[PsiKey, _Store] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timeouts = 0
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether lookups can find anything at the moment."""
+        return self._attacher.current is not None
+
+    def start(self, on_attached: Callable[[bool], None] = lambda is_attached: None) -> None:
+        """Begin to attach; returns at once. `on_attached` is told when the tier comes and goes."""
+        self._attacher.start(on_attached)
+
+    async def close(self) -> None:
+        """Stop copies, detach, and end what is under way; repeatable."""
+        for store in list(self._stores.values()):
+            store.stop()
+        await self._attacher.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._executor.shutdown(wait=False)
+
+    async def lookup(self, key: PsiKey) -> Found | None:
+        """Find and pin the key's entry; None when there is none or the tier is off."""
+        assert key.model_key == self._model.key, "psi of another model"
+        attachment = self._attacher.current
+        if attachment is None:
+            return None
+        request = expander_pb2.LookupRequest(key=self._key_pb(key), **self._caller(attachment))
+        reply = await self._call(self._stub.Lookup, request)
+        if reply is None or not reply.found or attachment.is_ended:
+            return None
+        content = reply.content
+        return Found(
+            key=key,
+            token_count=content.token_count,
+            chain_digest=content.chain_digest,
+            length_bytes=content.length_bytes,
+            producer_traceparent=content.producer_traceparent,
+            content_digest=content.content_digest,
+            pin_id=reply.pin_id,
+            generation=reply.generation,
+            attachment=attachment,
+        )
+
+    async def load(self, found: Found, pages: Pages) -> bool:
+        """Copy an entry into pages and end its pin.
+
+        Args:
+            found: from `lookup`; spent afterwards.
+            pages: contiguous byte views whose lengths add up to found.length_bytes.
+
+        Returns:
+            True when the pages hold the entry. Otherwise what they hold is undefined.
+        """
+        work = self._spawn(self._load(found, pages, stopped := asyncio.Event()))
+        return await to_the_end(work, stopped.set)
+
+    async def abandon(self, found: Found) -> None:
+        """End a pin unused."""
+        if not found.is_spent:
+            found.is_spent = True
+            await self._complete_load(found, verified=True)
+
+    async def store(
+        self, key: PsiKey, token_count: int, chain_digest: bytes, pages: Pages, producer_traceparent: str = ""
+    ) -> bool:
+        """Copy psi out and publish it.
+
+        Args:
+            key: whose psi.
+            token_count: prefix tokens that the pages hold.
+            chain_digest: of these tokens.
+            pages: contiguous byte views, read until this returns.
+            producer_traceparent: of the span that produced it.
+
+        Returns:
+            True when the tier now has this content. False also when too many are in flight.
+        """
+        assert key.model_key == self._model.key, "psi of another model"
+        attachment = self._attacher.current
+        if attachment is None or len(self._stores) >= self._stores_max or key in self._stores:
+            return False
+        length_bytes = sum(page.nbytes for page in pages)
+        released: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        store = _Store(key, token_count, chain_digest, pages, producer_traceparent, length_bytes, released)
+        self._stores[key] = store
+        self._spawn(self._store(store, attachment))
+        return await to_the_end(released, store.stop)
+
+    async def forget(self, owner: UserKey) -> tuple[int, bool]:
+        """Purge a user: entries purged, and whether the expander confirmed it."""
+        request = expander_pb2.EvictRequest(tenant=owner.tenant, user=owner.user)
+        reply = await self._call(self._stub.Evict, request, FORGET_TIMEOUT_S)
+        return (0, False) if reply is None else (reply.entries, True)
+
+    async def _load(self, found: Found, pages: Pages, stopped: asyncio.Event) -> bool:
+        attachment = found.attachment
+        if found.is_spent or attachment.is_ended:
+            return False
+        found.is_spent = True
+        blocks = await self._blocks_of(found, pages)
+        if blocks is None:
+            await self._complete_load(found, verified=True)
+            return False
+        digest = ContentDigest(identity_bytes(found.key, found.chain_digest), found.token_count, found.length_bytes)
+        has_run = await self._copy(attachment, copy_out, blocks, found.generation, pages, digest, stopped.is_set)
+        is_right = has_run and digest.digest() == found.content_digest
+        # Only a copy that ran to its end says anything about the entry.
+        has_held = await self._complete_load(found, verified=is_right or not has_run)
+        return is_right and has_held
+
+    async def _blocks_of(self, found: Found, pages: Pages) -> tuple[int, ...] | None:
+        """The blocks to read, or None when pages, pin and grant do not agree."""
+        attachment = found.attachment
+        if sum(page.nbytes for page in pages) != found.length_bytes:
+            return None
+        request = expander_pb2.PrepareLoadRequest(pin_id=found.pin_id, **self._caller(attachment))
+        grant = await self._call(self._stub.PrepareLoad, request)
+        if grant is None or not grant.granted or grant.generation != found.generation or attachment.is_ended:
+            return None
+        return tuple(grant.blocks) if self._fits(attachment, grant.blocks, found.length_bytes) else None
+
+    async def _complete_load(self, found: Found, *, verified: bool) -> bool:
+        attachment = found.attachment
+        if attachment.is_ended:
+            return False
+        if not verified:
+            _log.error("an entry of %d tokens failed its digest and is dropped", found.token_count)
+        request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **self._caller(attachment))
+        reply = await self._call(self._stub.CompleteLoad, request)
+        return reply is not None and reply.held and not attachment.is_ended
+
+    async def _store(self, store: _Store, attachment: Attachment) -> None:
+        try:
+            request = expander_pb2.PrepareStoreRequest(
+                key=self._key_pb(store.key),
+                length_bytes=store.length_bytes,
+                token_count=store.token_count,
+                chain_digest=store.chain_digest,
+                **self._caller(attachment),
+            )
+            grant = await self._call(self._stub.PrepareStore, request)
+            if grant is None:
+                # It may have been granted: asked again for the same, the expander repeats the grant.
+                store.stop()
+                store.release(False)
+                grant = await self._insist(attachment, self._stub.PrepareStore, request)
+            if grant is None or grant.refusal:
+                store.release(grant is not None and grant.refusal == expander_pb2.STORE_REFUSAL_PRESENT)
+                return
+            await self._write(store, attachment, grant)
+        finally:
+            store.release(False)
+            del self._stores[store.key]
+
+    async def _write(self, store: _Store, attachment: Attachment, grant: expander_pb2.PrepareStoreResponse) -> None:
+        identity = identity_bytes(store.key, store.chain_digest)
+        digest = ContentDigest(identity, store.token_count, store.length_bytes)
+        written = False
+        if not attachment.is_ended and self._fits(attachment, grant.blocks, store.length_bytes):
+            written = await self._copy(
+                attachment,
+                copy_in,
+                tuple(grant.blocks),
+                grant.generation,
+                store.pages,
+                digest,
+                lambda: store.is_stopped,
+            )
+        request = expander_pb2.CompleteStoreRequest(
+            store_id=grant.store_id,
+            written=written,
+            content=expander_pb2.EntryContent(
+                token_count=store.token_count,
+                chain_digest=store.chain_digest,
+                length_bytes=store.length_bytes,
+                content_digest=digest.digest(),
+                producer_traceparent=store.producer_traceparent,
+            ),
+            **self._caller(attachment),
+        )
+        reply = None if attachment.is_ended else await self._call(self._stub.CompleteStore, request)
+        store.release(reply is not None and reply.published)
+        if reply is None:
+            await self._insist(attachment, self._stub.CompleteStore, request)
+
+    async def _copy(
+        self,
+        attachment: Attachment,
+        copy: Callable[..., bool],
+        blocks: tuple[int, ...],
+        generation: int,
+        pages: Pages,
+        digest: ContentDigest,
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        with attachment.copying():
+            loop = asyncio.get_running_loop()
+            arguments = (attachment.segment, blocks, generation, pages, digest)
+            work = loop.run_in_executor(
+                self._executor, lambda: copy(*arguments, lambda: attachment.is_ended or should_stop())
+            )
+            return await to_the_end(work, lambda: None)
+
+    @staticmethod
+    def _fits(attachment: Attachment, blocks: Sequence[int], length_bytes: int) -> bool:
+        geometry = attachment.segment.geometry
+        wanted = -(-length_bytes // geometry.block_bytes)
+        return len(blocks) == wanted and all(block < geometry.block_count for block in blocks)
+
+    async def _insist(self, attachment: Attachment, method: Any, request: Any) -> Any:
+        """Repeat a call until it is answered or the attachment has ended."""
+        pause_s = self._call_timeout_s
+        while not attachment.is_ended:
+            reply = await self._call(method, request)
+            if reply is not None:
+                return reply
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+        return None
+
+    async def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
+        """One control call; None for any fault of the tier."""
+        try:
+            reply = await method(request, timeout=timeout_s or self._call_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            self._note(error)
+            return None
+        except grpc.aio.UsageError:
+            return None  # the channel was closed
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return None  # the call was, because the channel was closed
+        self._timeouts = 0
+        return reply
+
+    def _note(self, error: grpc.aio.AioRpcError) -> None:
+        match error.code():
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._timeouts += 1
+                if self._timeouts >= TIMEOUTS_MAX:
+                    self._attacher.suspend()
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.FAILED_PRECONDITION:
+                self._attacher.suspend()
+            case code:
+                _log.warning("the DRAM tier answered %s: %s", code.name, error.details())
+
+    def _caller(self, attachment: Attachment) -> dict[str, Any]:
+        return {"boot_id": attachment.boot_id, "owner": self._owner, "owner_index": attachment.owner_index}
+
+    def _key_pb(self, key: PsiKey) -> expander_pb2.EntryKey:
+        return expander_pb2.EntryKey(
+            tenant=key.owner.tenant, user=key.owner.user, model=self._model_pb, anchor=key.anchor
+        )
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,209 @@
+"""How psi comes to be: looked up, reloaded, computed; one job at a time per entry (I4).
+
+A job keeps its entry's pages until its last report, also when it was told to stop, so
+that a page is never written by two jobs. What came while a job ran (a longer history, a
+new ask of a cancelled one) only raises the entry's goal; `settle` starts the next job
+when the last one is over.
+"""
+
+from __future__ import annotations
+
+from relaygr.domain.chain import Chain
+from services.ranker.core.books import Books
+from services.ranker.core.effects import (
+    AbandonLookup,
+    CancelProduction,
+    PromoteProduction,
+    StartCompute,
+    StartLookup,
+    StartReload,
+)
+from services.ranker.core.entries import Entry
+from services.ranker.core.events import ChunkEnded, LookupEnded, ProductionFailed, ReloadEnded
+from services.ranker.core.holding import Holding
+from services.ranker.core.lifecycle import HAS_JOB, Cause, PsiState
+from services.ranker.core.pages import pages_of
+
+
+class Production:
+    """Drives an entry's jobs. Each report returns the entry it concerned."""
+
+    def __init__(self, books: Books, holding: Holding):
+        self._books = books
+        self._holding = holding
+
+    def lookup_ended(self, event: LookupEnded) -> Entry | None:
+        """Reload what was found when it is a prefix of what is asked, else compute."""
+        entry = self._reported(event.job_id, PsiState.LOOKING_UP)
+        if entry is None:
+            return None
+        if entry.state != PsiState.LOOKING_UP:
+            if event.tokens:
+                self._books.emit(AbandonLookup(event.job_id))
+            self._books.entries.end_job(entry)
+        elif self._is_usable(entry, event):
+            self._books.counters.add("lookup_hits")
+            entry.target_tokens = event.tokens
+            entry.move(PsiState.RELOADING, Cause.LOOKUP_ENDED)
+            pages = tuple(entry.page_ids[: pages_of(event.tokens)])
+            self._books.emit(StartReload(event.job_id, pages, event.tokens))
+        else:
+            if event.tokens:
+                self._books.counters.add("lookups_unusable")
+                self._books.emit(AbandonLookup(event.job_id))
+            self._compute(entry, Cause.LOOKUP_ENDED)
+        return entry
+
+    def reload_ended(self, event: ReloadEnded) -> Entry | None:
+        """Take the reloaded tokens as complete; compute what is missing."""
+        entry = self._reported(event.job_id, PsiState.RELOADING)
+        if entry is None:
+            return None
+        if event.ok:
+            self._take_reloaded(entry)
+        else:
+            self._books.counters.add("reloads_failed")
+        if entry.state != PsiState.RELOADING or entry.tokens >= entry.goal_tokens:
+            self._books.entries.end_job(entry)
+        else:
+            self._compute(entry, Cause.RELOAD_ENDED)
+        return entry
+
+    def chunk_ended(self, event: ChunkEnded) -> Entry | None:
+        """Psi has grown by a chunk; the chunk that reaches the target ends the job."""
+        entry = self._reported(event.job_id, PsiState.PRODUCING)
+        if entry is None:
+            return None
+        if not entry.tokens < event.tokens <= entry.target_tokens:
+            self._books.counters.add("race_report_unexpected")
+            return None
+        entry.tokens = event.tokens
+        entry.goal_tokens = max(entry.goal_tokens, entry.tokens)
+        if entry.tokens == entry.target_tokens:
+            self._books.entries.end_job(entry)
+        return entry
+
+    def failed(self, event: ProductionFailed) -> Entry | None:
+        """A failed lookup or reload is computed instead; a failed compute is not tried again."""
+        entry = self._books.entries.by_job.get(event.job_id)
+        if entry is None:
+            self._books.counters.add("race_report_unexpected")
+            return None
+        state, target = entry.state, entry.target_tokens
+        self._books.entries.end_job(entry)
+        match state:
+            case PsiState.LOOKING_UP | PsiState.RELOADING:
+                self._books.entries.draw_job(entry)
+                self._compute(entry, Cause.PRODUCTION_FAILED)
+            case PsiState.PRODUCING:
+                self._books.counters.add("productions_failed")
+                if entry.goal_tokens <= target:
+                    entry.goal_tokens = entry.tokens
+            case _:
+                pass
+        return entry
+
+    def retract(self, entry: Entry) -> None:
+        """Lower the goal to what tickets and joiners still need; cancel the job when it is met already."""
+        demand = max(
+            (
+                *(self._books.tickets.open[ticket_id].chain.token_count for ticket_id in entry.tickets),
+                *(self._books.ranks[rank_id].need_tokens for rank_id in entry.joiners),
+            ),
+            default=0,
+        )
+        entry.goal_tokens = max(entry.tokens, min(entry.promised_tokens, demand))
+        if entry.job_id is not None and entry.state in HAS_JOB and demand <= entry.tokens:
+            self._books.counters.add("productions_cancelled")
+            self._books.emit(CancelProduction(entry.job_id))
+            entry.move(PsiState.CANCELLING, Cause.UNWANTED)
+
+    def settle(self, entry: Entry, cause: Cause) -> None:
+        """Start the next job when none runs and more is asked; else come to rest, or end."""
+        if entry.job_id is not None or entry.spilling_tokens:
+            return
+        if entry.goal_tokens > entry.tokens:
+            self._begin(entry, cause)
+        elif entry.state == PsiState.SPILLING:
+            entry.move(PsiState.RESIDENT, cause)
+        elif entry.state != PsiState.RESIDENT:
+            self._come_to_rest(entry, cause)
+
+    def promote(self, entry: Entry) -> None:
+        """Lend the job the earliest deadline of those who wait for it."""
+        if not entry.joiners or entry.job_id is None or entry.state not in HAS_JOB:
+            return
+        deadline_ns = min(self._books.ranks[rank_id].deadline_ns for rank_id in entry.joiners)
+        if entry.promoted_ns is None or deadline_ns < entry.promoted_ns:
+            entry.promoted_ns = deadline_ns
+            self._books.emit(PromoteProduction(entry.job_id, deadline_ns))
+
+    def _begin(self, entry: Entry, cause: Cause) -> None:
+        job_id = self._books.entries.draw_job(entry)
+        entry.is_reloaded = False
+        was_computing = entry.state == PsiState.PRODUCING
+        if entry.tokens or was_computing or not self._books.is_dram_attached:
+            self._compute(entry, cause)
+            return
+        self._books.counters.add("lookups")
+        entry.promoted_ns = None
+        entry.move(PsiState.LOOKING_UP, cause)
+        self._books.emit(StartLookup(job_id, entry.key, self._source_of(entry)))
+
+    def _compute(self, entry: Entry, cause: Cause) -> None:
+        """Extend from what is complete to the goal. A job that was promoted is promoted again: it is new work."""
+        assert entry.job_id is not None and entry.goal_tokens > entry.tokens
+        entry.target_tokens = entry.goal_tokens
+        entry.promoted_ns = None
+        entry.move(PsiState.PRODUCING, cause)
+        pages = tuple(entry.page_ids[: pages_of(entry.goal_tokens)])
+        deadline_ns = self._deadline_of(entry)
+        source = self._source_of(entry)
+        self._books.emit(
+            StartCompute(entry.job_id, entry.key, source, pages, entry.tokens, entry.goal_tokens, deadline_ns)
+        )
+
+    def _come_to_rest(self, entry: Entry, cause: Cause) -> None:
+        """Stay when complete or held. What a cancelled or failed job left behind, and nobody holds, ends."""
+        self._holding.trim(entry)
+        was_reached = bool(entry.tokens) and entry.tokens >= entry.chain.token_count
+        if was_reached or entry.tickets or entry.leases:
+            entry.move(PsiState.RESIDENT, cause)
+        else:
+            self._books.counters.add("dropped_unwanted")
+            self._holding.drop(entry, cause)
+
+    def _take_reloaded(self, entry: Entry) -> None:
+        entry.tokens = entry.stored_tokens = entry.target_tokens
+        entry.goal_tokens = max(entry.goal_tokens, entry.tokens)
+        entry.is_reloaded = True
+        for ticket_id in entry.tickets:
+            self._books.tickets.open[ticket_id].is_reloaded = True
+
+    def _is_usable(self, entry: Entry, event: LookupEnded) -> bool:
+        """True when what was found is a true prefix of what is asked. A longer one cannot be verified."""
+        if not 0 < event.tokens <= entry.goal_tokens:
+            return False
+        return entry.chain.digest_at(event.tokens) == event.digest
+
+    def _reported(self, job_id: int, state: PsiState) -> Entry | None:
+        """The entry of a report; a job that was told to stop may report from any phase."""
+        entry = self._books.entries.by_job.get(job_id)
+        if entry is None or entry.state not in (state, PsiState.CANCELLING, PsiState.LEAVING):
+            self._books.counters.add("race_report_unexpected")
+            return None
+        return entry
+
+    def _source_of(self, entry: Entry) -> Chain:
+        """A history that reaches the goal, of an open ticket while there is one."""
+        for ticket_id in entry.tickets:
+            ticket = self._books.tickets.open[ticket_id]
+            if ticket.chain.token_count >= entry.goal_tokens:
+                return ticket.chain
+        return entry.chain
+
+    def _deadline_of(self, entry: Entry) -> int:
+        """When psi is of no use any more: the last window to close, or the last joiner's deadline."""
+        windows = [self._books.tickets.open[ticket_id].window_end_ns for ticket_id in entry.tickets]
+        deadlines = [self._books.ranks[rank_id].deadline_ns for rank_id in entry.joiners]
+        return max([*windows, *deadlines])

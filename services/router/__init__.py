@@ -1,0 +1,1 @@
+"""The router: where production and consumption of psi meet."""

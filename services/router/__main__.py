@@ -1,0 +1,51 @@
+"""Starts one router: `python -m services.router`, settings from RELAYGR_ROUTER_*."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+
+from relaygr.config import describe, load
+from relaygr.rpc.server import serve_until_signal
+from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.telemetry import Telemetry, names
+from services.router.assembly import Router
+from services.router.config import RouterConfig
+
+_log = logging.getLogger(__name__)
+
+
+async def run(config: RouterConfig) -> None:
+    """Build outside-in, serve until a signal, leave in order."""
+    telemetry = Telemetry.setup(
+        "relaygr-router",
+        config.router_id or "router",
+        config.otlp_endpoint,
+        config.user_hash_key,
+        sample_ratio=config.trace_sample_ratio,
+        resource=describe(config),
+    )
+    router = Router(config, telemetry)
+    probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
+    try:
+        await router.start()
+        probe.start()
+        await serve_until_signal(router.server, router.leave)
+    finally:
+        probe.stop()
+        await router.close()
+        telemetry.shutdown()
+
+
+def main() -> None:
+    """Entry point."""
+    config = load(RouterConfig, "RELAYGR_ROUTER", os.environ)
+    configure_logging("router", config.log_level)
+    _log.info("config %s", json.dumps(describe(config)))
+    asyncio.run(run(config))
+
+
+if __name__ == "__main__":
+    main()

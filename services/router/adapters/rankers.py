@@ -1,0 +1,92 @@
+"""Calls to rankers: one channel per address, each call with a timeout, faults as errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from relaygr.errors import RelayError, Unreachable
+from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.status import error_of
+from relaygr.v1 import common_pb2, ranker_pb2, ranker_pb2_grpc
+from services.router.core.load import Queues
+
+Response = TypeVar("Response")
+
+
+class Rankers:
+    """The rankers, by address. Raises RelayError only."""
+
+    def __init__(self, pool: ChannelPool) -> None:
+        self._pool = pool
+
+    async def rank(self, address: str, request: ranker_pb2.RankRequest, timeout_s: float) -> ranker_pb2.RankResponse:
+        """Score candidates."""
+        return await _answer(self._stub(address).Rank(request, timeout=timeout_s), address)
+
+    async def pre_infer(
+        self, address: str, request: ranker_pb2.PreInferRequest, timeout_s: float
+    ) -> ranker_pb2.PreInferResponse:
+        """Start a production."""
+        return await _answer(self._stub(address).PreInfer(request, timeout=timeout_s), address)
+
+    async def release(
+        self, address: str, request: ranker_pb2.ReleaseRequest, timeout_s: float
+    ) -> ranker_pb2.ReleaseResponse:
+        """End a reservation."""
+        return await _answer(self._stub(address).Release(request, timeout=timeout_s), address)
+
+    async def forget(
+        self, address: str, request: ranker_pb2.ForgetRequest, timeout_s: float
+    ) -> ranker_pb2.ForgetResponse:
+        """Erase a user."""
+        return await _answer(self._stub(address).Forget(request, timeout=timeout_s), address)
+
+    async def is_serving(self, address: str, timeout_s: float) -> bool:
+        """What the standard health service says; False when it says nothing."""
+        try:
+            stub = health_pb2_grpc.HealthStub(self._pool.get(address))
+            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
+        except RelayError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def forget_peer(self, address: str) -> None:
+        """Close what is open to an address; calls in progress end as unreachable."""
+        await self._pool.close(address)
+
+    async def close(self) -> None:
+        """Close all channels."""
+        await self._pool.close()
+
+    def _stub(self, address: str) -> ranker_pb2_grpc.RankerServiceStub:
+        return ranker_pb2_grpc.RankerServiceStub(self._pool.get(address))
+
+
+def queues_of(load: common_pb2.Load) -> Queues:
+    """A reply's load, for the core."""
+    return Queues(
+        rank_jobs=load.rank_jobs,
+        full_jobs=load.full_jobs,
+        pre_infer_jobs=load.pre_infer_jobs,
+        backlog_ns=load.backlog_ns,
+        device_used_bytes=load.device_used_bytes,
+        device_budget_bytes=load.device_budget_bytes,
+    )
+
+
+async def _answer(call: Awaitable[Response], address: str) -> Response:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, address) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled us: the channel was closed under the call.
+        raise Unreachable(address, "the channel was closed") from None

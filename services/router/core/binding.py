@@ -1,0 +1,312 @@
+"""Where a request goes: by ticket, else by pin, else by slot.
+
+Theory of operation. Both halves of a relay must meet, so everything that is certain
+about a user's place comes first: the ticket names it; a pin overrides the slot map for
+users placed elsewhere lately; the slot map says the rest, and each slot has an order of
+further instances behind its owner. Only `resolve` places a user: an owner busier than
+c times the mean makes way for the next in the slot's order, and a user placed off its
+slot for a ticket is pinned for the window. A rank without a ticket follows the same
+bound, since nothing binds it, but pins nobody.
+
+A request that names a model stays with that model, whoever else is there.
+
+A choice is a filter (who can), then an order (who should), then a bound (who may).
+
+Source: design, section 3 (router).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from relaygr.domain.identity import UserKey
+from relaygr.domain.instance import InstanceRecord
+from relaygr.domain.slots import slot_of
+from services.router.core.effects import ChangeMembers, Effect, ForgetPeer, PinUser
+from services.router.core.events import Event, PinDropped, PinRead, TableRead
+from services.router.core.load import LoadView
+from services.router.core.membership import Member, Membership
+from services.router.core.pins import Pin, Pins
+from services.router.core.slots import SlotTable, assign, ring_order
+
+BOUND = 1.25
+"""c of the bounded load: an instance may have this many times the mean."""
+
+
+class Branch(Enum):
+    """How an instance was chosen; names as in router.proto."""
+
+    TICKET = "TICKET"
+    PIN = "PIN"
+    SLOT = "SLOT"
+    SPILL = "SPILL"
+    REROUTED = "REROUTED"
+
+
+class Refusal(Enum):
+    """Why a pre-infer's ticket leads nowhere."""
+
+    FOREIGN_TICKET = "FOREIGN_TICKET"
+    UNREACHABLE = "UNREACHABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose request it is."""
+
+    user: UserKey
+    user_hash: str
+    """Keyed hash of the user, as pins are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRef:
+    """Where a ticket points."""
+
+    instance_id: str
+    epoch: int
+    model_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The instance chosen."""
+
+    record: InstanceRecord
+    branch: Branch
+    pin: PinUser | None = None
+    """Set when it should be remembered, here and by the other routers."""
+
+
+class Binding:
+    """The router's core: members, slots, pins and load, and the choice between them.
+
+    Args:
+        spill_floor_ns: an instance with less device time queued than this never spills.
+        pins_max: pins kept.
+        members_max: instances kept.
+        calls_max: calls tracked for load.
+        tables_max: slot tables kept, one a model.
+    """
+
+    def __init__(
+        self,
+        *,
+        spill_floor_ns: int = 50_000_000,
+        pins_max: int = 65_536,
+        members_max: int = 1024,
+        calls_max: int = 8192,
+        tables_max: int = 32,
+    ) -> None:
+        self.members = Membership(members_max=members_max)
+        self.load = LoadView(calls_max=calls_max, instances_max=members_max)
+        self.pins = Pins(pins_max=pins_max)
+        self._spill_floor_ns = spill_floor_ns
+        self._tables_max = tables_max
+        self._tables: dict[str, SlotTable] = {}
+        self._default_tables: dict[str, tuple[str, ...]] = {}
+        self._orders: dict[tuple[str, int], tuple[str, ...]] = {}
+
+    def handle(self, event: Event, now_ns: int) -> list[Effect]:
+        """Take one event."""
+        match event:
+            case TableRead(model_key, table):
+                self._set_table(model_key, table)
+                return []
+            case PinRead(user_hash, instance_id, epoch, expires_ns):
+                if expires_ns > now_ns:
+                    self.pins.put(user_hash, Pin(instance_id, epoch, expires_ns))
+                return []
+            case PinDropped(user_hash):
+                self.pins.drop(user_hash)
+                return []
+            case _:
+                return self._settle(self.members.handle(event, now_ns))
+
+    def deadline_ns(self) -> int | None:
+        """When a pin expires or a doubted member is to be checked."""
+        return min((ns for ns in (self.members.deadline_ns(), self.pins.deadline_ns()) if ns is not None), default=None)
+
+    def expire(self, now_ns: int) -> list[Effect]:
+        """Do what has fallen due."""
+        self.pins.expire(now_ns)
+        return self._settle(self.members.expire(now_ns))
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        self.members.check()
+        self.load.check()
+        self.pins.check()
+        assert len(self._tables) <= self._tables_max
+
+    def resolve(
+        self, subject: Subject, *, will_admit: bool = False, window_ns: int = 0, now_ns: int
+    ) -> Placement | None:
+        """Place a user; None when no instance is known. Changes nothing: a pin comes back as an event.
+
+        Args:
+            subject: whose request.
+            will_admit: a ticket will be issued: a user off its slot is pinned.
+            window_ns: for how long.
+            now_ns: now.
+        """
+        model_key = self.default_model()
+        if model_key is None:
+            return None
+        member, branch = self._choose(subject, model_key, (), now_ns, may_spill=True)
+        if member is None:
+            return None
+        off_slot = branch is not Branch.SLOT
+        if not (off_slot and will_admit and window_ns > 0):
+            return Placement(member.record, branch)
+        pin = PinUser(subject.user_hash, member.record.instance_id, member.record.epoch, window_ns)
+        return Placement(member.record, branch, pin)
+
+    def route_pre_infer(self, ticket: TicketRef) -> InstanceRecord | Refusal:
+        """The instance that a ticket names, or why it cannot be there: nobody else will do."""
+        member = self._named_by(ticket)
+        if member is None:
+            return Refusal.FOREIGN_TICKET
+        return member.record if member.is_usable else Refusal.UNREACHABLE
+
+    def route_rank(
+        self, subject: Subject, ticket: TicketRef | None, tried: Collection[str], now_ns: int
+    ) -> Placement | None:
+        """The instance to rank on; None when none is left.
+
+        Args:
+            subject: whose request.
+            ticket: where its ticket points, if it has one; decides the model.
+            tried: instances that failed this request already.
+            now_ns: now.
+        """
+        if ticket is not None and ticket.instance_id not in tried:
+            named = self._named_by(ticket)
+            if named is not None and named.is_usable:
+                return Placement(named.record, Branch.TICKET)
+        model_key = ticket.model_key if ticket else self.default_model(tried)
+        if model_key is None:
+            return None
+        is_bound = ticket is not None or bool(tried)
+        member, branch = self._choose(subject, model_key, tried, now_ns, may_spill=not is_bound)
+        if member is None:
+            return None
+        return Placement(member.record, Branch.REROUTED if is_bound else branch)
+
+    def candidates(self, model_key: str | None, tried: Collection[str] = ()) -> list[Member]:
+        """Who can take a request: of the model, not tried, best state first, fenced only when nobody else is there."""
+        able = [
+            member
+            for member in self.members
+            if member.record.instance_id not in tried and model_key in (None, member.record.model.key)
+        ]
+        free = [member for member in able if member.is_usable]
+        return [member for member in free if member.is_ready] or free or able
+
+    def default_model(self, tried: Collection[str] = ()) -> str | None:
+        """The model for requests that name none: the one with the largest device budget at hand."""
+        budgets: dict[str, int] = {}
+        for member in self.candidates(None, tried):
+            key = member.record.model.key
+            budgets[key] = budgets.get(key, 0) + member.record.device_budget_bytes + 1
+        return max(budgets, key=lambda key: (budgets[key], key), default=None)
+
+    def weights(self, model_key: str) -> dict[str, int]:
+        """Device budget of each instance that should own slots of a model."""
+        return {
+            member.record.instance_id: member.record.device_budget_bytes
+            for member in self.members
+            if member.is_ready and member.record.model.key == model_key
+        }
+
+    def models(self) -> list[str]:
+        """Models that instances serve, in order."""
+        return sorted({member.record.model.key for member in self.members})
+
+    def table(self, model_key: str) -> SlotTable | None:
+        """The slot table last read from etcd."""
+        return self._tables.get(model_key)
+
+    def _choose(
+        self, subject: Subject, model_key: str, tried: Collection[str], now_ns: int, *, may_spill: bool
+    ) -> tuple[Member | None, Branch]:
+        able = {member.record.instance_id: member for member in self.candidates(model_key, tried)}
+        if not able:
+            return None, Branch.REROUTED
+        slot = slot_of(subject.user)
+        named, branch = self._owner(subject, model_key, slot, now_ns)
+        if named not in able:
+            named = next(each for each in self._order(model_key, slot) if each in able)
+            branch = Branch.REROUTED
+        if may_spill and len(able) > 1:
+            other = self._spill_to(named, able, self._order(model_key, slot), now_ns)
+            if other is not None:
+                return able[other], Branch.SPILL
+        return able[named], branch
+
+    def _owner(self, subject: Subject, model_key: str, slot: int, now_ns: int) -> tuple[str, Branch]:
+        """Who should have the user, by pin or slot; may be fenced or gone."""
+        pin = self.pins.get(subject.user_hash, now_ns)
+        if pin is not None:
+            member = self.members.get(pin.instance_id)
+            if member is not None and member.record.epoch == pin.epoch and member.record.model.key == model_key:
+                if member.is_usable:
+                    return pin.instance_id, Branch.PIN
+        return self._owners(model_key)[slot], Branch.SLOT
+
+    def _spill_to(self, named: str, able: dict[str, Member], order: tuple[str, ...], now_ns: int) -> str | None:
+        """The next instance with room when the named one has more than its bound."""
+        loads = {each: self.load.load_ns(each, now_ns) for each in able}
+        bound_ns = max(self._spill_floor_ns, BOUND * sum(loads.values()) / len(loads))
+        if loads[named] <= bound_ns:
+            return None
+        return next((each for each in order if each in able and each != named and loads[each] <= bound_ns), None)
+
+    def _named_by(self, ticket: TicketRef) -> Member | None:
+        member = self.members.get(ticket.instance_id)
+        if member is None or member.record.epoch != ticket.epoch or member.record.model.key != ticket.model_key:
+            return None
+        return member
+
+    def _owners(self, model_key: str) -> tuple[str, ...]:
+        """The table from etcd; before there is one, what every router would plan from nothing."""
+        table = self._tables.get(model_key)
+        if table is not None:
+            return table.owners
+        if model_key not in self._default_tables:
+            weights = self.weights(model_key) or {m.record.instance_id: 1 for m in self.candidates(model_key)}
+            self._default_tables[model_key] = assign(None, weights)
+        return self._default_tables[model_key]
+
+    def _order(self, model_key: str, slot: int) -> tuple[str, ...]:
+        order = self._orders.get((model_key, slot))
+        if order is None:
+            weights = {m.record.instance_id: m.record.device_budget_bytes for m in self.members}
+            of_model = {m.record.instance_id for m in self.members if m.record.model.key == model_key}
+            order = ring_order(slot, {each: weights[each] for each in sorted(of_model)})
+            self._orders[model_key, slot] = order
+        return order
+
+    def _set_table(self, model_key: str, table: SlotTable | None) -> None:
+        self._tables.pop(model_key, None)
+        if table is None:
+            return
+        if len(self._tables) >= self._tables_max:
+            served = set(self.models())
+            unserved = [key for key in self._tables if key not in served] or list(self._tables)
+            del self._tables[unserved[0]]
+        self._tables[model_key] = table
+
+    def _settle(self, effects: list[Effect]) -> list[Effect]:
+        """Drop what was derived from the members before; tell of their change once."""
+        for effect in effects:
+            if isinstance(effect, ForgetPeer):
+                self.load.forget(effect.instance_id)
+        others = [effect for effect in effects if not isinstance(effect, ChangeMembers)]
+        if len(others) == len(effects):
+            return effects
+        self._default_tables.clear()
+        self._orders.clear()
+        return [*others, ChangeMembers()]

@@ -1,0 +1,159 @@
+"""How busy each instance is, as this router can tell.
+
+load = what is known to be queued there, in device nanoseconds. Replies carry the
+instance's whole backlog, which includes our own calls; from then on it drains by one
+nanosecond per nanosecond, and calls begun after the reply are added. Our own calls in
+flight are a lower bound, however old the last reply is.
+
+Being wrong here costs balance, never correctness, so nothing of it is shared or kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+RATE_MEMORY_NS = 10_000_000_000
+"""Time over which ranks per second are smoothed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What an instance says about itself in a reply."""
+
+    rank_jobs: int = 0
+    full_jobs: int = 0
+    pre_infer_jobs: int = 0
+    backlog_ns: int = 0
+    device_used_bytes: int = 0
+    device_budget_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Instance:
+    queues: Queues = field(default_factory=Queues)
+    reported_ns: int = 0
+    reports: int = 0
+    """Replies so far; says whether a call began before or after the last."""
+    in_flight_ns: int = 0
+    since_report_ns: int = 0
+    heard_ns: int = 0
+    rank_rate_hz: float = 0.0
+    rate_ns: int = 0
+
+    def rate_at(self, now_ns: int) -> float:
+        return self.rank_rate_hz * math.exp(-max(0, now_ns - self.rate_ns) / RATE_MEMORY_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    instance_id: str
+    expected_ns: int
+    reports: int
+
+
+class LoadView:
+    """In-flight work and reported queues by instance.
+
+    Args:
+        calls_max: calls tracked at once; those beyond are not counted.
+        instances_max: instances tracked at once.
+    """
+
+    def __init__(self, *, calls_max: int = 8192, instances_max: int = 1024) -> None:
+        self._calls_max = calls_max
+        self._instances_max = instances_max
+        self._instances: dict[str, _Instance] = {}
+        self._calls: dict[int, _Call] = {}
+        self._next_call = 0
+
+    def begin(self, instance_id: str, expected_ns: int, now_ns: int, *, is_rank: bool = False) -> int:
+        """A call begins; returns its number for `end`."""
+        instance = self._instance(instance_id)
+        self._next_call += 1
+        if instance is None:
+            return self._next_call
+        if is_rank:
+            instance.rank_rate_hz = instance.rate_at(now_ns) + 1e9 / RATE_MEMORY_NS
+            instance.rate_ns = now_ns
+        if len(self._calls) < self._calls_max:
+            self._calls[self._next_call] = _Call(instance_id, expected_ns, instance.reports)
+            instance.in_flight_ns += expected_ns
+            instance.since_report_ns += expected_ns
+        return self._next_call
+
+    def end(self, call_number: int, now_ns: int, queues: Queues | None = None) -> None:
+        """A call ended; with what its reply said, if it had one. Repeatable."""
+        call = self._calls.pop(call_number, None)
+        if call is None:
+            return
+        instance = self._instances.get(call.instance_id)
+        if instance is None:
+            return
+        instance.in_flight_ns -= call.expected_ns
+        if call.reports == instance.reports:
+            instance.since_report_ns -= call.expected_ns
+        if queues is not None:
+            self.report(call.instance_id, queues, now_ns)
+
+    def report(self, instance_id: str, queues: Queues, now_ns: int) -> None:
+        """An instance said how long its queues are."""
+        instance = self._instance(instance_id)
+        if instance is not None:
+            instance.queues, instance.reported_ns, instance.since_report_ns = queues, now_ns, 0
+            instance.reports += 1
+            instance.heard_ns = now_ns
+
+    def heard(self, instance_id: str, now_ns: int) -> None:
+        """An instance answered something, be it a refusal."""
+        instance = self._instance(instance_id)
+        if instance is not None:
+            instance.heard_ns = now_ns
+
+    def has_spoken_since(self, instance_id: str, since_ns: int) -> bool:
+        """True when the instance answered anybody after `since_ns`."""
+        instance = self._instances.get(instance_id)
+        return instance is not None and instance.heard_ns > since_ns
+
+    def load_ns(self, instance_id: str, now_ns: int) -> int:
+        """Device time queued at an instance."""
+        instance = self._instances.get(instance_id)
+        if instance is None:
+            return 0
+        drained_ns = max(0, instance.queues.backlog_ns - max(0, now_ns - instance.reported_ns))
+        return max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
+
+    def queues(self, instance_id: str, now_ns: int) -> Queues:
+        """The last reported queues, with today's backlog."""
+        instance = self._instances.get(instance_id)
+        reported = instance.queues if instance else Queues()
+        return replace(reported, backlog_ns=self.load_ns(instance_id, now_ns))
+
+    def rank_rate_hz(self, instance_id: str, now_ns: int) -> float:
+        """Ranks per second sent to an instance, smoothed over some seconds."""
+        instance = self._instances.get(instance_id)
+        return instance.rate_at(now_ns) if instance else 0.0
+
+    def forget(self, instance_id: str) -> None:
+        """The instance is gone, or another boot of it came: start from nothing."""
+        if self._instances.pop(instance_id, None) is not None:
+            self._calls = {n: call for n, call in self._calls.items() if call.instance_id != instance_id}
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._calls) <= self._calls_max
+        assert len(self._instances) <= self._instances_max
+        in_flight = dict.fromkeys(self._instances, 0)
+        since_report = dict.fromkeys(self._instances, 0)
+        for call in self._calls.values():
+            in_flight[call.instance_id] += call.expected_ns
+            if call.reports == self._instances[call.instance_id].reports:
+                since_report[call.instance_id] += call.expected_ns
+        for instance_id, instance in self._instances.items():
+            assert instance.in_flight_ns == in_flight[instance_id]
+            assert instance.since_report_ns == since_report[instance_id]
+
+    def _instance(self, instance_id: str) -> _Instance | None:
+        if instance_id not in self._instances and len(self._instances) < self._instances_max:
+            self._instances[instance_id] = _Instance()
+        return self._instances.get(instance_id)

@@ -1,0 +1,166 @@
+"""The slot table: which instance owns which share of the users, and who is next.
+
+A table is a plan from the previous table, not a function of the members alone: hashing
+alone spreads slots by luck (a joiner among 50 gets 20 slots give or take 4 or 5), while
+a plan gives each instance its share by budget and moves nothing else. Ties are broken by
+weighted rendezvous hashing, so that the plan is the same whoever makes it, and the same
+hashing orders the other instances behind a slot's owner.
+
+Source: design, section 3 (router): joins and leaves move about 1/N of the users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relaygr.domain.instance import ID_BYTES_MAX
+from relaygr.domain.slots import SLOTS
+
+TABLE_BYTES_MAX = 256 * 1024
+INSTANCES_MAX = 1024
+
+
+class InvalidTable(ValueError):
+    """A registry value that is not a slot table."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTable:
+    """Owner of each slot for one model."""
+
+    version: int
+    """Counts the tables written, from 1."""
+    owners: tuple[str, ...]
+    """Instance id by slot, SLOTS of them."""
+
+    def to_json(self) -> str:
+        """The registry's value: ids once, then an index per slot."""
+        ids = sorted(set(self.owners))
+        index = {instance_id: position for position, instance_id in enumerate(ids)}
+        value = {"version": self.version, "instances": ids, "slots": [index[owner] for owner in self.owners]}
+        return json.dumps(value, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SlotTable:
+        """Parse and validate a registry value.
+
+        Raises:
+            InvalidTable: says what is wrong.
+        """
+        if len(text) > TABLE_BYTES_MAX:
+            raise InvalidTable(f"table of {len(text)} bytes, at most {TABLE_BYTES_MAX}")
+        try:
+            raw = json.loads(text)
+            version, ids, slots = raw["version"], raw["instances"], raw["slots"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidTable(f"{type(error).__name__}: {error}") from error
+        if not _is_whole(version) or version < 1:
+            raise InvalidTable("version must be a whole number of at least 1")
+        if not isinstance(ids, list) or not 0 < len(ids) <= INSTANCES_MAX or not all(map(_is_id, ids)):
+            raise InvalidTable("instances must be a list of short strings")
+        if len(set(ids)) != len(ids):
+            raise InvalidTable("an instance is named twice")
+        if not isinstance(slots, list) or len(slots) != SLOTS:
+            raise InvalidTable(f"slots must be a list of {SLOTS}")
+        if not all(_is_whole(slot) and 0 <= slot < len(ids) for slot in slots):
+            raise InvalidTable("a slot names no instance")
+        return cls(version, tuple(ids[slot] for slot in slots))
+
+
+def next_table(current: SlotTable | None, weights: Mapping[str, int]) -> SlotTable | None:
+    """The table that should follow `current`, or None when nothing should change."""
+    if not weights:
+        return None
+    owners = assign(current.owners if current else None, weights)
+    if current is None:
+        return SlotTable(1, owners)
+    return None if owners == current.owners else SlotTable(current.version + 1, owners)
+
+
+def assign(previous: tuple[str, ...] | None, weights: Mapping[str, int]) -> tuple[str, ...]:
+    """Owners by weight, moving as few slots as possible.
+
+    A leaver's slots go to those furthest below their share, and nothing else moves. A
+    joiner (or one whose share more than doubled) takes its share, rounded down, from
+    those furthest above theirs. Nobody keeps more than its share, rounded up.
+
+    Args:
+        previous: the owners before, or None.
+        weights: device budget by instance id, at least one; all zero means all equal.
+    """
+    assert weights
+    shares = _shares(weights)
+    held: dict[str, list[int]] = {instance_id: [] for instance_id in sorted(weights)}
+    orphans: list[int] = []
+    for slot in range(SLOTS):
+        owner = previous[slot] if previous else None
+        if owner in held and len(held[owner]) < math.ceil(shares[owner]):
+            held[owner].append(slot)
+        else:
+            orphans.append(slot)
+    scores = _Scores(weights)
+    for slot in orphans:
+        # The tie between equally deserving ones is the slot's own, so that neighbours spread.
+        taker = max(held, key=lambda each: (shares[each] - len(held[each]), scores.of(slot, each)))
+        held[taker].append(slot)
+    for joiner in held:
+        if len(held[joiner]) < shares[joiner] / 2 - 1:
+            _top_up(joiner, held, shares, scores)
+    owners = [""] * SLOTS
+    for instance_id, slots in held.items():
+        for slot in slots:
+            owners[slot] = instance_id
+    return tuple(owners)
+
+
+def ring_order(slot: int, weights: Mapping[str, int]) -> tuple[str, ...]:
+    """Every instance in the order in which it is tried for a slot, after the slot's owner.
+
+    Each slot has an order of its own, so a lost or overloaded instance's users spread over
+    all the others; an instance that joins or leaves changes nothing in the others' order.
+    """
+    scores = _Scores(weights)
+    return tuple(sorted(weights, key=lambda each: (-scores.of(slot, each), each)))
+
+
+def _top_up(joiner: str, held: dict[str, list[int]], shares: Mapping[str, float], scores: _Scores) -> None:
+    while len(held[joiner]) < math.floor(shares[joiner]):
+        giver = max(held, key=lambda each: (len(held[each]) - shares[each], each))
+        if giver == joiner or len(held[giver]) <= shares[giver] - 1:
+            return
+        slot = max(held[giver], key=lambda each: scores.of(each, joiner))
+        held[giver].remove(slot)
+        held[joiner].append(slot)
+
+
+def _shares(weights: Mapping[str, int]) -> dict[str, float]:
+    total = sum(weights.values())
+    if total <= 0:
+        return {instance_id: SLOTS / len(weights) for instance_id in weights}
+    return {instance_id: SLOTS * weight / total for instance_id, weight in weights.items()}
+
+
+class _Scores:
+    """Weighted rendezvous scores: w / -ln(u), u a hash of slot and instance in (0, 1)."""
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        are_equal = sum(weights.values()) <= 0
+        self._weights = {each: 1 if are_equal else weight for each, weight in weights.items()}
+
+    def of(self, slot: int, instance_id: str) -> float:
+        digest = hashlib.blake2b(f"{slot}\x00{instance_id}".encode(), digest_size=8).digest()
+        uniform = (int.from_bytes(digest, "little") + 1) / (2**64 + 2)
+        return self._weights[instance_id] / -math.log(uniform)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.encode()) <= 4 * ID_BYTES_MAX

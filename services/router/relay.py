@@ -1,0 +1,264 @@
+"""Carries requests to instances: choose, call, and choose again when nobody is there.
+
+A killed instance fails its calls at once. A stopped one lets them wait: at half of the
+time that is left its health is checked, and unless it answers by 60 %, the rest of the
+time belongs to another instance. A busy instance answers its health check and is waited
+for. Whoever does not answer the check within its own timeout is fenced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relaygr.domain.identity import UserKey
+from relaygr.domain.instance import InstanceRecord
+from relaygr.errors import DeadlineTooShort, RelayError, Stale, Unreachable
+from relaygr.rpc.deadline import child_timeout_s
+from relaygr.telemetry import Telemetry, current_span, names
+from relaygr.v1 import ranker_pb2
+from services.router.adapters.probes import Probes
+from services.router.adapters.rankers import Rankers, queues_of
+from services.router.core.binding import Binding, Branch, Placement, Refusal, Subject, TicketRef
+from services.router.core.events import CallFailed, Event, FenceReason
+from services.router.metrics import RouterMetrics
+
+ATTEMPTS_MAX = 3
+CHECK_AT = 0.5
+"""Share of the time left after which a silent instance's health is checked."""
+LEAVE_AT = 0.6
+"""Share of the time left after which a silent instance is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A rank's answer and how it was got."""
+
+    response: ranker_pb2.RankResponse
+    branch: Branch
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a Forget erased, over all instances."""
+
+    device_entries: int
+    dram_entries: int
+    unreached_instance_ids: tuple[str, ...]
+
+
+class Relay:
+    """Forwards to rankers by the core's choice."""
+
+    def __init__(
+        self,
+        core: Binding,
+        feed: Callable[[Event], None],
+        rankers: Rankers,
+        probes: Probes,
+        telemetry: Telemetry,
+        metrics: RouterMetrics,
+        *,
+        margin_ns: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._core = core
+        self._feed = feed
+        self._rankers = rankers
+        self._probes = probes
+        self._telemetry = telemetry
+        self._metrics = metrics
+        self._margin_ns = margin_ns
+        self._clock = clock
+
+    async def rank(
+        self, subject: Subject, ticket: TicketRef | None, request: ranker_pb2.RankRequest, left_ns: int
+    ) -> Ranked:
+        """Rank on the instance bound, else on another of the same model.
+
+        Raises:
+            Unreachable: no instance of the model is left.
+            DeadlineTooShort: no time is left.
+            RelayError: the ranker's refusal.
+        """
+        end_ns = self._clock() + left_ns
+        tried: list[str] = []
+        last: RelayError = Unreachable("rankers", "no instance of the model is known")
+        while len(tried) < ATTEMPTS_MAX:
+            placement = self._choose(subject, ticket, tried)
+            if placement is None:
+                break
+            record = placement.record
+            tried.append(record.instance_id)
+            timeout_s = child_timeout_s(end_ns - self._clock(), self._margin_ns)
+            has_other = self._core.route_rank(subject, ticket, tried, self._clock()) is not None
+            try:
+                response = await self._attempt(record, ticket, request, timeout_s, has_other=has_other)
+            except (Unreachable, Stale) as error:
+                if isinstance(error, Unreachable) and self._has_failed(error):
+                    self._failed(record)
+                last = error
+                continue
+            self._metrics.chosen(placement.branch)
+            current_span().set_attribute(names.ATTR_ROUTE_ATTEMPTS, len(tried))
+            return Ranked(response, placement.branch, len(tried))
+        raise last if isinstance(last, Unreachable) else Unreachable("rankers", last)
+
+    async def pre_infer(
+        self, ticket: TicketRef, request: ranker_pb2.PreInferRequest, left_ns: int
+    ) -> ranker_pb2.PreInferResponse:
+        """Forward to the instance that the ticket names, or decline.
+
+        Raises:
+            RelayError: the ranker's refusal, or no time left.
+        """
+        target = self._core.route_pre_infer(ticket)
+        if isinstance(target, Refusal):
+            return _declined(target)
+        timeout_s = child_timeout_s(left_ns, self._margin_ns)
+        tokens = request.history.cut.behaviour_count + 1
+        began_ns = self._clock()
+        call = self._core.load.begin(target.instance_id, target.cost.extend_ns(tokens, 0), began_ns)
+        queues = None
+        try:
+            response = await self._rankers.pre_infer(target.address, request, timeout_s)
+            queues = queues_of(response.load)
+            self._metrics.chosen(Branch.TICKET)
+            return response
+        except Unreachable:
+            self._failed(target)
+            return _declined(Refusal.UNREACHABLE)
+        except RelayError as error:
+            self._answered(target, error, began_ns)
+            raise
+        finally:
+            self._core.load.end(call, self._clock(), queues)
+
+    async def release(self, ticket: TicketRef, request: ranker_pb2.ReleaseRequest, left_ns: int) -> bool:
+        """Give a reservation back; False when nothing was held or nobody could be asked: it ends with its window."""
+        target = self._core.route_pre_infer(ticket)
+        if isinstance(target, Refusal):
+            return False
+        try:
+            timeout_s = child_timeout_s(left_ns, self._margin_ns)
+            return (await self._rankers.release(target.address, request, timeout_s)).was_held
+        except Unreachable:
+            self._failed(target)
+            return False
+        except RelayError:
+            return False
+
+    async def forget(self, user: UserKey, left_ns: int, timeout_max_ns: int) -> Forgotten:
+        """Erase a user on every instance known, fenced ones included."""
+        request = ranker_pb2.ForgetRequest(tenant=user.tenant, user=user.user)
+        timeout_s = child_timeout_s(min(left_ns, timeout_max_ns), self._margin_ns)
+        records = [member.record for member in self._core.members]
+        answers = await asyncio.gather(
+            *(self._rankers.forget(record.address, request, timeout_s) for record in records), return_exceptions=True
+        )
+        device_entries = dram_entries = 0
+        unreached: list[str] = []
+        for record, answer in zip(records, answers, strict=True):
+            if isinstance(answer, ranker_pb2.ForgetResponse):
+                device_entries += answer.device_entries
+                dram_entries += answer.dram_entries
+                if answer.dram_reached:
+                    continue
+            elif not isinstance(answer, RelayError):
+                raise answer
+            unreached.append(record.instance_id)
+        return Forgotten(device_entries, dram_entries, tuple(unreached))
+
+    def _choose(self, subject: Subject, ticket: TicketRef | None, tried: list[str]) -> Placement | None:
+        with self._telemetry.span(names.SPAN_ROUTE_CHOOSE, {names.ATTR_USER_HASH: subject.user_hash}) as span:
+            placement = self._core.route_rank(subject, ticket, tried, self._clock())
+            if placement is not None:
+                span.set_attribute(names.ATTR_INSTANCE_ID, placement.record.instance_id)
+                span.set_attribute(names.ATTR_ROUTE_BRANCH, placement.branch.value)
+            return placement
+
+    async def _attempt(
+        self,
+        record: InstanceRecord,
+        ticket: TicketRef | None,
+        request: ranker_pb2.RankRequest,
+        timeout_s: float,
+        *,
+        has_other: bool,
+    ) -> ranker_pb2.RankResponse:
+        began_ns = self._clock()
+        expected_ns = _expected_rank_ns(record, request, has_psi=ticket is not None)
+        number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
+        queues = None
+        call = asyncio.create_task(self._rankers.rank(record.address, request, timeout_s))
+        try:
+            if has_other:
+                await self._watch_over(call, record, timeout_s, began_ns)
+            response = await call
+            queues = queues_of(response.load)
+            return response
+        except RelayError as error:
+            self._answered(record, error, began_ns)
+            raise
+        finally:
+            if not call.done():
+                call.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RelayError):
+                    await call
+            self._core.load.end(number, self._clock(), queues)
+
+    async def _watch_over(
+        self, call: asyncio.Task[ranker_pb2.RankResponse], record: InstanceRecord, timeout_s: float, began_ns: int
+    ) -> None:
+        """Return when the call ended or its instance is alive; raise when it is silent."""
+        await asyncio.wait({call}, timeout=timeout_s * CHECK_AT)
+        if call.done() or self._core.load.has_spoken_since(record.instance_id, began_ns):
+            return
+        check = self._probes.suspect(record)
+        await asyncio.wait(
+            {call, check}, timeout=timeout_s * (LEAVE_AT - CHECK_AT), return_when=asyncio.FIRST_COMPLETED
+        )
+        if call.done() or (check.done() and not check.cancelled() and check.result()):
+            return
+        raise _SilentError(record.instance_id, "no answer")
+
+    def _answered(self, record: InstanceRecord, error: RelayError, began_ns: int) -> None:
+        """Learn from an error: an answer is a sign of life; no answer at all is a reason to look."""
+        is_open = isinstance(error, DeadlineTooShort) and not error.is_definite
+        if is_open and not self._core.load.has_spoken_since(record.instance_id, began_ns):
+            self._probes.suspect(record)
+        elif not isinstance(error, Unreachable) and not is_open:
+            self._core.load.heard(record.instance_id, self._clock())
+
+    def _failed(self, record: InstanceRecord) -> None:
+        self._feed(CallFailed(record.instance_id, record.epoch, FenceReason.UNREACHABLE))
+
+    @staticmethod
+    def _has_failed(error: Unreachable) -> bool:
+        """False when the instance was left waiting: its health check decides then."""
+        return not isinstance(error, _SilentError)
+
+
+class _SilentError(Unreachable):
+    """Nothing was heard in time; the call was given up."""
+
+
+def _declined(refusal: Refusal) -> ranker_pb2.PreInferResponse:
+    reason = {
+        Refusal.FOREIGN_TICKET: ranker_pb2.DECLINE_REASON_FOREIGN_TICKET,
+        Refusal.UNREACHABLE: ranker_pb2.DECLINE_REASON_UNREACHABLE,
+    }[refusal]
+    return ranker_pb2.PreInferResponse(acceptance=ranker_pb2.ACCEPTANCE_DECLINED, reason=reason)
+
+
+def _expected_rank_ns(record: InstanceRecord, request: ranker_pb2.RankRequest, *, has_psi: bool) -> int:
+    """Device time that a rank will probably take, for the view of load only."""
+    prefix_tokens = request.history.cut.behaviour_count + 1
+    delta_tokens = request.delta.count + request.cross.count
+    if has_psi:
+        return record.cost.rank_ns(request.candidates.count, delta_tokens, prefix_tokens)
+    return record.cost.full_ns(request.candidates.count, delta_tokens, prefix_tokens)

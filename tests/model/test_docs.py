@@ -1,0 +1,10 @@
+"""The guide shows the code that is tested."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_guide_shows_the_example_model_as_tested():
+    guide = (ROOT / "docs" / "bring-your-own-model.md").read_text()
+    assert (ROOT / "tests" / "model" / "example_model.py").read_text().strip() in guide

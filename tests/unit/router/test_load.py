@@ -1,0 +1,93 @@
+"""How busy an instance is taken to be."""
+
+import pytest
+
+from services.router.core.load import RATE_MEMORY_NS, LoadView, Queues
+
+MS = 1_000_000
+
+
+def test_calls_in_flight_count_until_they_end():
+    load = LoadView()
+    first = load.begin("a", 5 * MS, 0)
+    load.begin("a", 7 * MS, 0)
+    assert load.load_ns("a", 0) == 12 * MS
+    load.end(first, 1)
+    load.end(first, 2)
+    assert load.load_ns("a", 2) == 7 * MS
+    assert load.load_ns("b", 2) == 0
+    load.check()
+
+
+def test_a_backlog_drains_with_time():
+    load = LoadView()
+    load.report("a", Queues(backlog_ns=10 * MS), 0)
+    assert load.load_ns("a", 4 * MS) == 6 * MS
+    assert load.load_ns("a", 40 * MS) == 0
+
+
+def test_work_that_a_reply_counts_is_not_counted_twice():
+    load = LoadView()
+    old = load.begin("a", 5 * MS, 0)
+    load.report("a", Queues(backlog_ns=8 * MS), 1 * MS)
+    assert load.load_ns("a", 1 * MS) == 8 * MS
+    load.begin("a", 3 * MS, 1 * MS)
+    assert load.load_ns("a", 1 * MS) == 11 * MS
+    load.end(old, 1 * MS)
+    assert load.load_ns("a", 1 * MS) == 11 * MS
+    load.check()
+
+
+def test_own_calls_count_however_old_the_last_reply_is():
+    load = LoadView()
+    load.begin("a", 5 * MS, 0)
+    load.report("a", Queues(backlog_ns=5 * MS), 0)
+    assert load.load_ns("a", 60_000 * MS) == 5 * MS
+
+
+def test_a_reply_at_the_end_of_a_call_replaces_the_estimate():
+    load = LoadView()
+    call = load.begin("a", 5 * MS, 0)
+    load.end(call, 2 * MS, Queues(rank_jobs=3, backlog_ns=9 * MS))
+    assert load.queues("a", 2 * MS) == Queues(rank_jobs=3, backlog_ns=9 * MS)
+    load.check()
+
+
+def test_an_instance_that_came_back_starts_from_nothing():
+    load = LoadView()
+    call = load.begin("a", 5 * MS, 0)
+    load.report("a", Queues(backlog_ns=9 * MS), 0)
+    load.forget("a")
+    assert load.load_ns("a", 0) == 0
+    load.end(call, 1)
+    load.begin("a", MS, 2)
+    load.check()
+
+
+def test_any_answer_is_a_sign_of_life():
+    load = LoadView()
+    load.begin("a", MS, 0)
+    assert not load.has_spoken_since("a", 0)
+    load.heard("a", 5)
+    assert load.has_spoken_since("a", 4)
+    assert not load.has_spoken_since("a", 5)
+
+
+def test_ranks_per_second_are_smoothed_and_fade():
+    load = LoadView()
+    for index in range(1000):
+        load.end(load.begin("a", 0, index * 50 * MS, is_rank=True), index * 50 * MS)
+    assert load.rank_rate_hz("a", 50_000 * MS) == pytest.approx(20, rel=0.02)
+    assert load.rank_rate_hz("a", 50_000 * MS + 5 * RATE_MEMORY_NS) < 0.2
+    assert load.rank_rate_hz("b", 0) == 0
+
+
+def test_calls_and_instances_beyond_the_maxima_are_not_counted():
+    load = LoadView(calls_max=1, instances_max=1)
+    first = load.begin("a", MS, 0)
+    second = load.begin("a", MS, 0)
+    third = load.begin("b", MS, 0)
+    assert load.load_ns("a", 0) == MS
+    for call in (third, second, first):
+        load.end(call, 1, Queues(backlog_ns=1))
+    load.check()
