@@ -116,20 +116,34 @@ def python_files() -> Iterator[Path]:
                 yield path
 
 
-def scan(tree: ast.AST) -> tuple[set[str], list[tuple[int, str]]]:
-    """Constants a module uses, and "relaygr." names it writes out, with their lines."""
-    constants: set[str] = set()
-    literals: list[tuple[int, str]] = []
+@dataclass
+class Uses:
+    """What one module does with names."""
+
+    constants: set[str]
+    """Identifiers of any kind, constants among them."""
+    asked_of_names: set[str]
+    """Attributes of something called `names`."""
+    literals: list[tuple[int, str]]
+    """Line and text of "relaygr." names written out."""
+
+
+def scan(tree: ast.AST) -> Uses:
+    """Walk one module."""
+    uses = Uses(set(), set(), [])
     for node in ast.walk(tree):
         match node:
+            case ast.Attribute(value=ast.Name(id="names"), attr=name):
+                uses.constants.add(name)
+                uses.asked_of_names.add(name)
             case ast.Attribute(attr=name) | ast.Name(id=name):
-                constants.add(name)
+                uses.constants.add(name)
             case ast.Constant(value=str(text)) if text.startswith("relaygr.") and NAME.fullmatch(text):
                 if not is_module(text):
-                    literals.append((node.lineno, text))
+                    uses.literals.append((node.lineno, text))
             case _:
                 pass
-    return constants, literals
+    return uses
 
 
 def is_module(dotted: str) -> bool:
@@ -146,15 +160,15 @@ def offences(entries: list[Entry]) -> list[str]:
     names = {entry.name: entry.constant for entry in entries}
     for path in python_files():
         where = path.relative_to(ROOT)
-        constants, literals = scan(ast.parse(path.read_text(encoding="utf-8"), str(path)))
-        used |= constants
-        strangers = {name for name in constants - declared if CONSTANT.fullmatch(name)}
-        found += [f"{where}: {name} is not declared" for name in sorted(strangers)]
-        for line, text in literals:
+        uses = scan(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        used |= uses.constants
+        strangers = {name for name in uses.asked_of_names - declared if CONSTANT.fullmatch(name)}
+        found += [f"{where}: names.{name} is not declared" for name in sorted(strangers)]
+        for line, text in uses.literals:
             hint = f"write names.{names[text]}" if text in names else "not declared"
             found.append(f"{where}:{line}: literal {text!r}: {hint}")
-    found += [f"{REGISTRY.name}: {entry.name} is not used" for entry in entries if entry.constant not in used]
-    return found
+    unused = [entry for entry in entries if entry.constant not in used]
+    return found + [f"{REGISTRY.name}: {entry.name} ({entry.constant}) is not used" for entry in unused]
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 # things to do; torch reads this when it is imported, so it comes first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import torch
+
 from relaygr.behaviours.log import LogError
 from trainer.data import MOVIELENS, WHEEL_DIR, open_dataset
 from trainer.pipeline import PipelineOptions, prepare, train_once
@@ -25,12 +27,12 @@ from trainer.train import TrainOptions
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 0 when done, 2 when the data cannot be used."""
     given = _parser().parse_args(arguments)
+    torch.set_num_threads(given.threads)
     training = TrainOptions(
         minutes=given.minutes,
         steps=given.steps,
         layers=given.layers,
         width=given.width,
-        threads=given.threads,
         seed=given.seed,
     )
     options = PipelineOptions(replay=ReplayOptions(candidates=given.candidates, seed=given.seed), training=training)
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=TrainOptions.layers)
     parser.add_argument("--width", type=int, default=TrainOptions.width, help="of a token's row; four heads share it")
     parser.add_argument("--candidates", type=int, default=ReplayOptions.candidates, help="of a replayed request")
-    parser.add_argument("--threads", type=int, default=TrainOptions.threads)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=TrainOptions.seed)
     parser.add_argument("--wheels", type=Path, default=WHEEL_DIR, help="where the recbole wheel is")
     return parser

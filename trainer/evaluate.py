@@ -26,8 +26,7 @@ from relaygr.model.hstu import HstuModel
 from relaygr.model.run import RankInputs, infer_full, run
 from trainer.metrics import auc, hits_at
 from trainer.requests import ReplayRequest
-from trainer.samples import LIKE_ACTION_MIN
-from trainer.split import Split
+from trainer.split import LIKE_ACTION_MIN, Split
 
 Scorer = Callable[[ReplayRequest], NDArray[Any]]
 """Scores of a request's candidates, [C, tasks]."""

@@ -26,7 +26,7 @@ from trainer.data import Dataset
 from trainer.evaluate import measure, model_scorer, popularity_scorer, thinned
 from trainer.requests import ReplayOptions, ReplayRequest, read_requests, replay_requests, write_requests
 from trainer.split import TRAIN_SHARE, Split, split_store
-from trainer.train import TASKS, Trained, TrainOptions, model_config, train
+from trainer.train import Trained, TrainOptions, model_config, train
 
 RECIPE = 1
 """Raised when the code changes what comes out for equal inputs."""
@@ -98,7 +98,7 @@ def _measured(prepared: Prepared, trained: Trained, out: Path) -> dict[str, Any]
     model = checkpoint.load(out / "checkpoint")
     requests = thinned(prepared.requests, EVALUATED_MAX)
     start_s = time.monotonic()
-    found = measure(requests, model_scorer(model, prepared.store), TASKS)
+    found = measure(requests, model_scorer(model, prepared.store), model.spec.tasks)
     evaluation_s = time.monotonic() - start_s
     popular = measure(requests, popularity_scorer(prepared.split), ())
     metrics: dict[str, Any] = {name: _rounded(value) for name, value in found.items()}
@@ -112,6 +112,7 @@ def _measured(prepared: Prepared, trained: Trained, out: Path) -> dict[str, Any]
         "train_s": round(trained.seconds, 1),
         "evaluation_s": round(evaluation_s, 1),
         "split_time_s": prepared.split.time_s,
+        "tasks": list(model.spec.tasks),
         "items": len(prepared.split.catalogue),
     }
 

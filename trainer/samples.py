@@ -21,10 +21,7 @@ from relaygr.behaviours.columns import Behaviours, Profile
 from relaygr.domain.identity import ModelLimits
 from relaygr.domain.window import anchor_of
 from relaygr.model.training import TrainingBatch
-from trainer.split import Split
-
-LIKE_ACTION_MIN = 4
-"""An action of at least this, on a scale to five, says that the user liked the item."""
+from trainer.split import LIKE_ACTION_MIN, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class Labelled:
     is_click_BSM: Tensor
     is_like_BSM: Tensor
     is_rated_BSM: Tensor
-    """Where is_like means something: positives."""
+    """Where is_like means something: positives of a log with ratings."""
 
 
 class Sampler:
@@ -77,6 +74,7 @@ class Sampler:
         self._options = options
         self._rng = np.random.default_rng(seed)
         self._rows = len(split.catalogue)
+        self._has_likes = split.has_likes
         weights = np.cumsum(split.popularity, dtype=np.float64)
         self._cumulative = weights / weights[-1]
 
@@ -110,9 +108,8 @@ class Sampler:
         batch = padded(windows, positions, candidates)
         is_click = np.zeros(candidates.shape, bool)
         is_click[:, :, : self._options.positives] = True
-        return Labelled(
-            batch, torch.from_numpy(is_click), torch.from_numpy(actions >= LIKE_ACTION_MIN), torch.from_numpy(is_click)
-        )
+        is_like, is_rated = actions >= LIKE_ACTION_MIN, is_click & self._has_likes
+        return Labelled(batch, *(torch.from_numpy(flags) for flags in (is_click, is_like, is_rated)))
 
     def _window(self, track: Track) -> Track:
         """The history, or a random window of it as ranking would cut it."""

@@ -18,6 +18,8 @@ from relaygr.behaviours.store import FileStore
 from relaygr.domain.identity import UserKey
 
 TRAIN_SHARE = 0.8
+LIKE_ACTION_MIN = 4
+"""An action of at least this, on a scale to five, says that the user liked the item."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Split:
     """Items of the training part, sorted: what the model knows."""
     popularity: NDArray[np.int64]
     """How often each of them occurs there."""
+
+    has_likes: bool
+    """The training part holds actions on both sides of LIKE_ACTION_MIN, so that liking can be learnt."""
 
     def popularity_of(self, item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Occurrences in the training part; 0 for items that are not in it."""
@@ -66,4 +71,5 @@ def split_store(store: FileStore, train_share: float = TRAIN_SHARE) -> Split:
         behaviours = store.read(key, 0, head.log_count, head.generation)
         histories.append(History(user, store.profile(key), behaviours, store.head(key, time_s).log_count))
     catalogue, popularity = np.unique(store.column("item_ids")[early], return_counts=True)
-    return Split(time_s, tuple(histories), catalogue, popularity)
+    liked = store.column("actions")[early] >= LIKE_ACTION_MIN
+    return Split(time_s, tuple(histories), catalogue, popularity, bool(liked.any() and not liked.all()))

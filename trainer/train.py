@@ -1,7 +1,7 @@
 """Trains a small HSTU on the earlier part of a log, for a given time.
 
 Two tasks: "click", the next items against drawn ones; "like", a high rating among the
-next items. The model that ranked a few held-aside users best is kept.
+next items, left out when the log has no ratings. The model that ranked a few held-aside users best is kept.
 
 Shapes: B users, S scored positions, M candidates, K tasks.
 """
@@ -56,7 +56,6 @@ class TrainOptions:
     validation_share: float = 0.06
     """Users held aside to choose the best weights."""
     validations: int = 8
-    threads: int = 2
     seed: int = 1
     samples: SampleOptions = field(default_factory=SampleOptions)
 
@@ -88,7 +87,7 @@ def model_config(name: str, split: Split, options: TrainOptions, user_categorica
         items=len(split.catalogue),
         actions=min(actions, ACTIONS_MAX),
         positions=options.window + 1,
-        tasks=TASKS,
+        tasks=TASKS if split.has_likes else TASKS[:1],
         features=FeatureSpec(user_categorical=user_categorical),
         limits=limits,
         head_width=options.head_width,
@@ -97,17 +96,18 @@ def model_config(name: str, split: Split, options: TrainOptions, user_categorica
 
 def train(config: ModelConfig, split: Split, store: FileStore, options: TrainOptions) -> Trained:
     """Train and return the best model, ready to be saved."""
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
     model = new_model(config, split.catalogue, options.seed)
     _warm_up(model, split, options)
     learners, validation = _divided(split, options)
     tracks = [_track(model, history) for history in learners if history.train_count > 1]
     sampler = Sampler(tracks, split, config.limits, options.samples, options.seed)
     run = _Run(model, validation, store, options)
-    for labelled in sampler.batches():
-        if not run.step(labelled):
-            break
+    # Dropout draws from torch's own generator; it is given back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        for labelled in sampler.batches():
+            if not run.step(labelled):
+                break
     return run.finish()
 
 
@@ -124,7 +124,8 @@ class _Run:
         self._best_auc = -math.inf
         self._loss, self._steps, self._validated = float("nan"), 0, 0
         self._start_s = time.monotonic()
-        self._bar = tqdm(total=100, unit="%", desc="training", bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}")
+        layout = "{desc}: {percentage:3.0f}%|{bar:30}| {elapsed}{postfix}"
+        self._bar = tqdm(total=100, desc="training", bar_format=layout, mininterval=0.5)
 
     def step(self, labelled: Labelled) -> bool:
         """Learn from a batch; False when the time is over."""
@@ -143,8 +144,7 @@ class _Run:
         # The early weights are not worth a look.
         if progress >= (self._validated + 1) / self._options.validations:
             self._validate()
-        self._bar.n = min(100, int(progress * 100))
-        self._bar.set_postfix_str(f"step {self._steps}, loss {self._loss:.4f}, validation AUC {self._best_auc:.4f}")
+        self._show(progress)
         return progress < 1.0
 
     def finish(self) -> Trained:
@@ -154,6 +154,11 @@ class _Run:
         self._bar.close()
         self._model.load_state_dict(self._best)
         return Trained(self._model, self._steps, time.monotonic() - self._start_s, self._best_auc, self._loss)
+
+    def _show(self, progress: float) -> None:
+        best = f", validation AUC {self._best_auc:.4f}" if self._best else ""
+        self._bar.set_postfix_str(f"step {self._steps}, loss {self._loss:.4f}{best}", refresh=False)
+        self._bar.update(min(100.0, progress * 100) - self._bar.n)
 
     def _progress(self) -> float:
         if self._options.steps is not None:
@@ -174,6 +179,8 @@ def loss_of(model: HstuModel, labelled: Labelled, options: TrainOptions) -> Tens
     logits_BSMK = training_logits(model, labelled.batch, dropout=options.dropout)
     click = F.binary_cross_entropy_with_logits(logits_BSMK[..., 0], labelled.is_click_BSM.float())
     rated = labelled.is_rated_BSM
+    if not rated.any():
+        return click
     like = F.binary_cross_entropy_with_logits(logits_BSMK[..., 1][rated], labelled.is_like_BSM[rated].float())
     return click + options.like_weight * like
 

@@ -53,7 +53,6 @@ class Relay:
         self._user = user
         self._history = history
         self._arrived = ArriveResponse(request_id=request_id)
-        self._is_ranked = False
         self._is_closed = False
         self.timings_ms: dict[str, float] = {}
         """Milliseconds of each stage so far."""
@@ -135,7 +134,6 @@ class Relay:
         chosen = candidates_of(candidates)
         request = self._request(chosen, delta, cross, request_time_s, as_of_s)
         ranking = await self._ranked("rank", chosen, request, timeout_s)
-        self._is_ranked = True
         if verify:
             ranking = await self._verified(ranking, chosen, request, timeout_s)
         self._span.set_attributes({names.ATTR_RANK_TIER: ranking.tier, names.ATTR_RANK_FALLBACK: ranking.fallback})
@@ -144,7 +142,7 @@ class Relay:
 
     async def release(self) -> None:
         """Give up: the reservation is returned now instead of at the end of its window. Repeatable."""
-        if not self._is_closed and not self._is_ranked and self.admitted:
+        if not self._is_closed and self.admitted:
             with contextlib.suppress(RelayError), trace.use_span(self._span):
                 await self._settings.calls.release(self._arrived.ticket, RELEASE_TIMEOUT_S)
         self._end()

@@ -49,6 +49,9 @@ def remaining_ns(context: grpc.aio.ServicerContext, default_ns: int = DEFAULT_DE
 def child_timeout_s(remaining_ns: int, margin_ns: int) -> float:
     """Timeout of an outgoing call that leaves `margin_ns` for this hop's own work.
 
+    gRPC rounds a timeout up on the wire: to a millisecond below a second, by at most one
+    per cent above. The margin should cover that too.
+
     Raises:
         DeadlineTooShort: nothing is left for the callee; nothing was sent.
     """

@@ -21,7 +21,7 @@ class HealthServicer(health.aio.HealthServicer):
         self._watching: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:
         """Send each change until the caller goes or `close`."""
         watching = asyncio.ensure_future(super().Watch(request, context))
         self._watching.add(watching)

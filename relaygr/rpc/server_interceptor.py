@@ -10,7 +10,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from opentelemetry.trace import Span, SpanKind
@@ -70,7 +70,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         deadline.start_default(self._default_deadline_ns)
         attributes = base_attributes(method)
         remaining_ms = deadline.remaining_ns(context, self._default_deadline_ns) / 1e6
-        code, failure = grpc.StatusCode.OK, ""
+        name, code, failure = "", grpc.StatusCode.OK, ""
         with self._telemetry.tracer.start_as_current_span(
             method,
             context=extract(carrier),
@@ -89,33 +89,26 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 code, failure = grpc.StatusCode.CANCELLED, "the caller went away"
                 raise
             except Exception as error:
-                fault = _fault_of(error)
-                code, failure = _status_of(fault)
-                await self._abort(error, fault, code, failure, method, span, context)
+                name, code, failure = self._count(error, method, span)
             finally:
                 failed = code in SERVER_ERROR_CODES
                 mark(span, code, failed, failure)
                 seconds = (time.perf_counter_ns() - began_ns) / 1e9
                 self._duration.record(seconds, {**attributes, **outcome_attributes(code, failed)})
+        # Only after an error. The span has ended, so that whoever has the answer finds the span.
+        await context.abort(code, failure, ((ERROR_METADATA_KEY, name),))
 
-    async def _abort(
-        self,
-        error: Exception,
-        fault: RelayError | None,
-        code: grpc.StatusCode,
-        message: str,
-        method: str,
-        span: Span,
-        context: grpc.aio.ServicerContext,
-    ) -> NoReturn:
+    def _count(self, error: Exception, method: str, span: Span) -> tuple[str, grpc.StatusCode, str]:
+        fault = _fault_of(error)
         name = type(fault or error).__name__
         span.set_attribute(names.ATTR_ERROR, name)
         self._errors.add(1, {names.ATTR_RPC_METHOD: method, names.ATTR_ERROR: name})
-        if fault is None:
-            span.record_exception(error)
-            _log.error("%s failed", method, exc_info=error)
-        await context.abort(code, message, ((ERROR_METADATA_KEY, name),))
-        raise AssertionError("abort returned")
+        if fault is not None:
+            return name, status_of(fault), message_of(fault)
+        span.record_exception(error)
+        _log.error("%s failed", method, exc_info=error)
+        # What exactly broke is in this server's log; callers get no insides.
+        return "PeerFailed", grpc.StatusCode.INTERNAL, "internal error"
 
 
 def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
@@ -133,13 +126,6 @@ def _fault_of(error: Exception) -> RelayError | None:
         # A servicer that let a downstream failure through without naming the peer.
         return error_of(error, "downstream")
     return None
-
-
-def _status_of(fault: RelayError | None) -> tuple[grpc.StatusCode, str]:
-    if fault is None:
-        # What exactly broke is in this server's log; callers get no insides.
-        return grpc.StatusCode.INTERNAL, "internal error"
-    return status_of(fault), message_of(fault)
 
 
 def _aborted(context: grpc.aio.ServicerContext) -> tuple[grpc.StatusCode, str]:

@@ -4,25 +4,31 @@ Theory of operation. The driver lives on one event loop and is not thread-safe. 
 hands an event to the machine and performs the effects in order. An effect that feeds
 another event (an answer known at once) does not recurse: the event waits until the
 effects before it are performed. After each turn one timer is set for the machine's next
-deadline. An effect that raises does not keep the others from being performed; the first
-error is raised when the turn is over, since it is a bug.
+deadline. What raises (an effect, the machine, its check) keeps nothing else from being
+done; the first error is raised when the turn is over, since it is a bug.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from relaygr.domain.machine import Machine
 
+_log = logging.getLogger(__name__)
+
 Event = TypeVar("Event")
 Effect = TypeVar("Effect")
+Result = TypeVar("Result")
 
-PENDING_MAX = 65_536
-"""Events fed from within effects; more is a machine that feeds itself for ever."""
+EVENTS_PER_TURN_MAX = 16_384
+"""Events fed from within effects before a turn ends, waiting or handled; more is a machine
+that feeds itself for ever."""
 REST_S = 0.001
 """Least delay of the timer right after an expiry, so that a machine whose deadline does
 not move cannot take the loop for itself."""
@@ -43,6 +49,7 @@ class Driver(Generic[Event, Effect]):
         self._clock = clock
         self._loop = loop or asyncio.get_running_loop()
         self._pending: deque[Event] = deque()
+        self._error: Exception | None = None
         self._is_running = False
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -52,7 +59,7 @@ class Driver(Generic[Event, Effect]):
         """Hand an event to the machine; after `close` it is dropped."""
         if self._is_closed:
             return
-        assert len(self._pending) < PENDING_MAX, "a machine feeds itself without end"
+        assert len(self._pending) < EVENTS_PER_TURN_MAX, "a machine feeds itself without end"
         self._pending.append(event)
         if not self._is_running:
             self._turn(expire=False)
@@ -65,27 +72,37 @@ class Driver(Generic[Event, Effect]):
 
     def _turn(self, *, expire: bool) -> None:
         self._is_running = True
-        errors: list[Exception] = []
+        self._error = None
+        events = 0
         try:
             if expire:
-                self._perform_all(self._machine.expire(self._clock()), errors)
-                self._machine.check()
+                self._take(self._machine.expire)
+                self._guarded(self._machine.check)
             while self._pending:
-                event = self._pending.popleft()
-                self._perform_all(self._machine.handle(event, self._clock()), errors)
+                events += 1
+                assert events <= EVENTS_PER_TURN_MAX, "a machine feeds itself without end"
+                self._take(partial(self._machine.handle, self._pending.popleft()))
         finally:
+            self._pending.clear()  # Empty, unless the bound was reached.
             self._is_running = False
             if not self._is_closed:
                 self._arm(REST_S if expire else 0.0)
-        if errors:
-            raise errors[0]
+        if self._error is not None:
+            raise self._error
 
-    def _perform_all(self, effects: Sequence[Effect], errors: list[Exception]) -> None:
-        for effect in effects:
-            try:
-                self._perform(effect)
-            except Exception as error:
-                errors.append(error)
+    def _take(self, step: Callable[[int], Sequence[Effect]]) -> None:
+        for effect in self._guarded(partial(step, self._clock())) or ():
+            self._guarded(partial(self._perform, effect))
+
+    def _guarded(self, call: Callable[[], Result]) -> Result | None:
+        try:
+            return call()
+        except Exception as error:
+            if self._error is None:
+                self._error = error
+            else:
+                _log.error("something else failed in the same turn", exc_info=error)
+            return None
 
     def _arm(self, delay_min_s: float) -> None:
         deadline_ns = self._machine.deadline_ns()

@@ -54,7 +54,7 @@ class ExpanderService(ExpanderServiceServicer):
         self._clock = clock
         self._metrics = ExpanderMetrics(telemetry, tiering, segment.geometry.block_bytes)
 
-    async def Attach(self, request: pb.AttachRequest, context: grpc.aio.ServicerContext) -> pb.AttachResponse:  # noqa: N802
+    async def Attach(self, request: pb.AttachRequest, context: grpc.aio.ServicerContext) -> pb.AttachResponse:
         """Join or renew."""
         _check_text("owner", request.owner, ID_BYTES_MAX)
         index = self._tiering.attach(request.owner, request.owner_epoch, self._clock())
@@ -70,7 +70,7 @@ class ExpanderService(ExpanderServiceServicer):
             heartbeat_ns=self._heartbeat_ns,
         )
 
-    async def Lookup(self, request: pb.LookupRequest, context: grpc.aio.ServicerContext) -> pb.LookupResponse:  # noqa: N802
+    async def Lookup(self, request: pb.LookupRequest, context: grpc.aio.ServicerContext) -> pb.LookupResponse:
         """Find and pin."""
         key = _key_of(request.key)
         now_ns = self._current(request)
@@ -83,7 +83,7 @@ class ExpanderService(ExpanderServiceServicer):
             found=True, pin_id=found.pin_id, generation=found.generation, content=_content_to_pb(found.content)
         )
 
-    async def PrepareLoad(  # noqa: N802
+    async def PrepareLoad(
         self, request: pb.PrepareLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.PrepareLoadResponse:
         """The blocks of a pin."""
@@ -95,7 +95,7 @@ class ExpanderService(ExpanderServiceServicer):
             granted=True, blocks=grant.blocks, generation=grant.generation, content=_content_to_pb(grant.content)
         )
 
-    async def CompleteLoad(  # noqa: N802
+    async def CompleteLoad(
         self, request: pb.CompleteLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.CompleteLoadResponse:
         """End a pin."""
@@ -103,7 +103,7 @@ class ExpanderService(ExpanderServiceServicer):
         held = self._tiering.complete_load(request.owner_index, request.pin_id, request.verified, now_ns)
         return pb.CompleteLoadResponse(held=held)
 
-    async def PrepareStore(  # noqa: N802
+    async def PrepareStore(
         self, request: pb.PrepareStoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.PrepareStoreResponse:
         """Reserve blocks, and stamp them before their writer hears of them."""
@@ -126,7 +126,7 @@ class ExpanderService(ExpanderServiceServicer):
                 current_span().set_attribute(names.ATTR_DRAM_OUTCOME, answer.name)
                 return pb.PrepareStoreResponse(refusal=_REFUSALS[answer])
 
-    async def CompleteStore(  # noqa: N802
+    async def CompleteStore(
         self, request: pb.CompleteStoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.CompleteStoreResponse:
         """Publish or discard."""
@@ -140,12 +140,12 @@ class ExpanderService(ExpanderServiceServicer):
         current_span().set_attribute(names.ATTR_DRAM_OUTCOME, outcome)
         return pb.CompleteStoreResponse(published=published)
 
-    async def Evict(self, request: pb.EvictRequest, context: grpc.aio.ServicerContext) -> pb.EvictResponse:  # noqa: N802
+    async def Evict(self, request: pb.EvictRequest, context: grpc.aio.ServicerContext) -> pb.EvictResponse:
         """Forget a user; needs no attachment."""
         entries = self._tiering.evict(user_key_of(request.tenant, request.user), self._clock())
         return pb.EvictResponse(entries=entries)
 
-    async def Describe(  # noqa: N802
+    async def Describe(
         self, request: pb.ExpanderServiceDescribeRequest, context: grpc.aio.ServicerContext
     ) -> pb.ExpanderServiceDescribeResponse:
         """Occupancy and counters."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.cost import CostModel
 from relaygr.domain.instance import InstanceRecord, InstanceState
@@ -19,6 +20,7 @@ from relaygr.model.interface import TORCH_DTYPES, RelayModel, load_model
 from relaygr.registry.client import Registry
 from relaygr.registry.keys import instance_key
 from relaygr.registry.registration import Registration
+from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.telemetry import Telemetry
 from services.ranker.adapters.calibration import measure
@@ -55,6 +57,7 @@ class Ranker:
     instance: Instance
     dram: DramTier | None
     channels: ChannelPool
+    refresher: asyncio.Task[None] | None = None
     registry: Registry | None = None
     registration: Registration | None = None
 
@@ -113,6 +116,7 @@ class Ranker:
             instance=instance,
             dram=dram,
             channels=channels,
+            refresher=keep_fresh(store) if store is not None else None,
         )
         if dram is not None:
             dram.start(engine.dram_attached)
@@ -124,7 +128,7 @@ class Ranker:
         self.instance.record = replace(self.instance.record, address=address)
         if not config.registry:
             return
-        self.registry = Registry(config.registry)
+        self.registry = connect(config)
         self.registration = self.registry.keep_registered(
             instance_key(config.instance_id), lambda: self.instance.record.to_json(), config.registry_ttl_s
         )
@@ -141,6 +145,8 @@ class Ranker:
 
     async def close(self) -> None:
         """Stop everything; after the server has stopped."""
+        if self.refresher is not None:
+            self.refresher.cancel()
         if self.dram is not None:
             await self.dram.close()
         await self.productions.close()

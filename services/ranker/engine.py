@@ -50,7 +50,7 @@ class RankWork:
 class RankResult:
     """Scores and how they came about."""
 
-    logits_CK: torch.Tensor  # noqa: N815
+    logits_CK: torch.Tensor
     placement: fx.RankOnPsi | fx.RankInFull
     queue_ns: int
     compute_ns: int

@@ -68,7 +68,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self._on_state = on_state
         self._deadline_default_ns = deadline_default_ns
 
-    async def PreInfer(  # noqa: N802
+    async def PreInfer(
         self, request: ranker_pb2.PreInferRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.PreInferResponse:
         """Accept or decline a production; the work runs on."""
@@ -112,9 +112,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         key = self._key_of(owner, prefix)
         return self._engine.pre_infer(ticket_id, key, prefix, window_end_ns, current_traceparent())
 
-    async def Rank(  # noqa: N802
-        self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext
-    ) -> ranker_pb2.RankResponse:
+    async def Rank(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext) -> ranker_pb2.RankResponse:
         """Score candidates; losing psi is never an error."""
         arrived_ns = time.monotonic_ns()
         asked = self._read(request, context, arrived_ns)
@@ -200,21 +198,21 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     def _key_of(self, owner: UserKey, prefix: Prefix) -> PsiKey:
         return PsiKey(owner, self._instance.record.model.key, prefix.anchor)
 
-    async def Release(  # noqa: N802
+    async def Release(
         self, request: ranker_pb2.ReleaseRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.ReleaseResponse:
         """End a ticket's reservation."""
         claims = decode_ticket(request.ticket, self._ticket_key)
         return ranker_pb2.ReleaseResponse(was_held=self._engine.release(claims.ticket_id))
 
-    async def Forget(  # noqa: N802
+    async def Forget(
         self, request: ranker_pb2.ForgetRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.ForgetResponse:
         """Purge a user from device and DRAM."""
         device, dram, reached = await self._engine.forget(user_key_of(request.tenant, request.user))
         return ranker_pb2.ForgetResponse(device_entries=device, dram_entries=dram, dram_reached=reached)
 
-    async def Describe(  # noqa: N802
+    async def Describe(
         self, request: ranker_pb2.DescribeRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.DescribeResponse:
         """Identity, budgets, occupancy, cost model and counters."""
@@ -233,7 +231,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             counters=[ranker_pb2.Counter(name=name, value=value) for name, value in sorted(seen.counters.items())],
         )
 
-    async def Drain(  # noqa: N802
+    async def Drain(
         self, request: ranker_pb2.DrainRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.DrainResponse:
         """Stop or resume taking pre-infers."""

@@ -9,7 +9,8 @@ import logging
 import uuid
 from time import monotonic_ns
 
-from relaygr.registry import Registration, Registry, keys
+from relaygr.registry import Registration, keys
+from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer
 from relaygr.runtime.driver import Driver
@@ -22,7 +23,7 @@ from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Placement
-from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, PinUser, StartProbe
+from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, StartProbe
 from services.router.core.events import Event, PinDropped, PinRead
 from services.router.metrics import RouterMetrics
 from services.router.relay import Relay
@@ -55,15 +56,7 @@ class Router:
         self._probes = Probes(
             self._rankers, self.core.members, self.driver.feed, suspect_timeout_s=config.suspect_timeout_ms / 1e3
         )
-        self.registry = Registry(
-            config.registry,
-            ca=config.registry_ca or None,
-            cert=config.registry_cert or None,
-            key=config.registry_cert_key or None,
-            user=config.registry_user or None,
-            password=config.registry_password or None,
-            timeout_s=config.registry_timeout_s,
-        )
+        self.registry = connect(config)
         self._pin_writer = PinWriter(self.registry, config.pin_writes_max)
         self.planner = TablePlanner(
             self.registry,
@@ -159,8 +152,6 @@ class Router:
                 if len(self.core.members):
                     self._has_members.set()
                 self.planner.look()
-            case PinUser():
-                self._pin_writer.write(effect)
 
     def _forget_peer(self, address: str) -> None:
         """Close the channel, unless somebody else is at that address by now."""

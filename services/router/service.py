@@ -19,9 +19,8 @@ from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Placement, Subject, TicketRef
 from services.router.core.load import Queues
+from services.router.core.pins import WINDOW_NS_MAX
 from services.router.relay import Relay
-
-PIN_WINDOW_NS_MAX = 600_000_000_000
 
 
 class RouterService(RouterServiceServicer):
@@ -64,7 +63,7 @@ class RouterService(RouterServiceServicer):
         placement = self._core.resolve(
             subject,
             will_admit=request.will_admit,
-            window_ns=min(request.window_ns, PIN_WINDOW_NS_MAX),
+            window_ns=min(request.window_ns, WINDOW_NS_MAX),
             now_ns=self._clock(),
         )
         if placement is None:

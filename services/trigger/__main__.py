@@ -9,14 +9,16 @@ import logging
 import os
 import uuid
 
+from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore
 from relaygr.config import describe, load
+from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
-from services.trigger.adapters.histories import Histories, keep_fresh
+from services.trigger.adapters.histories import Histories
 from services.trigger.adapters.membership import Membership
 from services.trigger.adapters.router import RouterClient
 from services.trigger.config import TriggerConfig
@@ -39,7 +41,7 @@ async def run(config: TriggerConfig) -> None:
     )
     async with contextlib.AsyncExitStack() as cleanup:
         cleanup.callback(telemetry.shutdown)
-        membership = Membership(config.registry, config.registry_ttl_s)
+        membership = Membership(connect(config) if config.registry else None, config.registry_ttl_s)
         cleanup.push_async_callback(membership.close)
         pool = ChannelPool(telemetry)
         cleanup.push_async_callback(pool.close)

@@ -27,6 +27,18 @@ class TriggerConfig:
     """etcd endpoints, host:port; empty: do not register."""
     registry_ttl_s: float = 5.0
     """Lease of the registration, seconds."""
+    registry_timeout_s: float = 2.0
+    """Longest wait for one answer of etcd, seconds; never on a request's path."""
+    registry_ca: str = ""
+    """Path of etcd's certificate authority; with it TLS is used."""
+    registry_cert: str = ""
+    """Path of the client certificate for etcd."""
+    registry_cert_key: str = ""
+    """Path of the key of that certificate."""
+    registry_user: str = ""
+    """User at etcd; empty: none."""
+    registry_password: str = ""
+    """Password at etcd."""
     store: str = ""
     """Directory of the behaviour store; empty: only inline histories are served."""
     store_timeout_ms: float = 50.0

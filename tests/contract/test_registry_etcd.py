@@ -55,7 +55,7 @@ class Seen:
 
 async def until(condition, timeout_s=15.0):
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition belongs to the code under test
             await asyncio.sleep(0.02)
 
 

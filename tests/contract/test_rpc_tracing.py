@@ -63,7 +63,8 @@ async def test_spans_follow_the_rpc_conventions(world: World) -> None:
         assert "error.type" not in span.attributes
         assert span.status.status_code is StatusCode.UNSET
     assert f"{client.attributes['server.address']}:{client.attributes['server.port']}" == address
-    assert 4000 < server.attributes["relaygr.deadline.remaining_ms"] <= 5000
+    # gRPC rounds a timeout up by at most one per cent on the wire.
+    assert 4000 < server.attributes["relaygr.deadline.remaining_ms"] <= 5050
 
 
 async def test_the_callers_mistake_fails_the_client_span_and_not_the_servers(world: World) -> None:

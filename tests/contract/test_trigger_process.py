@@ -1,4 +1,4 @@
-"""`python -m services.trigger` as a process: starts without etcd, joins the members when there is one, leaves in order."""
+"""`python -m services.trigger` as a process: starts without etcd, is a member where there is one, leaves in order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_is_a_member_from_start_to_sigterm(tmp_path):
         async with process(RELAYGR_TRIGGER_REGISTRY=endpoint.removeprefix("http://")) as started:
             address = await address_of(started)
             async with asyncio.timeout(10):
-                while (value := await registry.get(trigger_key("t-1"))) is None:
+                while (value := await registry.get(trigger_key("t-1"))) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             assert json.loads(value) == {"trigger_id": "t-1", "address": address}
             started.send_signal(signal.SIGTERM)

@@ -145,19 +145,17 @@ class World:
 
     def feed(self, event: ev.Event) -> None:
         for effect in self.machine.handle(event, self.now_ns):
-            self._perform(effect)
+            self.perform(effect)
         self.machine.check()
         self._check_leases()
 
     def advance(self, by_ns: int) -> None:
         self.now_ns += by_ns
-        self.open = {
-            ticket_id: known for ticket_id, known in self.open.items() if known.window_end_ns > self.now_ns
-        }
+        self.open = {ticket_id: known for ticket_id, known in self.open.items() if known.window_end_ns > self.now_ns}
         deadline_ns = self.machine.deadline_ns()
         if deadline_ns is not None and deadline_ns <= self.now_ns:
             for effect in self.machine.expire(self.now_ns):
-                self._perform(effect)
+                self.perform(effect)
             self.machine.check()
             self._check_leases()
         deadline_ns = self.machine.deadline_ns()
@@ -178,7 +176,7 @@ class World:
                 read = self.read(asked.answer.page_ids, asked.answer.tokens)
                 assert read == asked.tokens[: asked.answer.tokens], "a rank reads tokens that are not its own"
 
-    def _perform(self, effect: fx.Effect) -> None:
+    def perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Accept(ticket_id) | fx.Decline(ticket_id):
                 self.decisions.setdefault(ticket_id, []).append(effect)

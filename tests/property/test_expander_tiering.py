@@ -286,4 +286,4 @@ class Tier(RuleBasedStateMachine):
 
 
 TestTier = Tier.TestCase
-TestTier.settings = settings(max_examples=200, stateful_step_count=80, deadline=None)
+TestTier.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)

@@ -166,5 +166,5 @@ async def test_an_admitted_psi_survives_the_bad_requests_of_others(cluster):
             for request, _ in BAD_RANKS.values():
                 await refusal(router.Rank(router_pb2.RouterServiceRankRequest(rank=request), timeout=5))
             ranking = await relay.rank(ITEMS[:8], verify=True)
-    assert ranking.tier in ("DEVICE", "DRAM")
+    assert ranking.tier != "FULL", ranking.fallback
     assert ranking.score_difference <= SCORE_DIFFERENCE_MOST

@@ -31,7 +31,8 @@ class Asking:
             self._decline(event, placed)
             return None
         entry, how = placed
-        ticket = Ticket(event.ticket_id, entry.entry_id, event.chain, event.window_end_ns)
+        asked = event.chain.token_count
+        ticket = Ticket(event.ticket_id, entry.entry_id, event.chain, event.window_end_ns, asked)
         ticket.is_reloaded = how != Acceptance.RESIDENT and entry.state in HAS_JOB and entry.is_reloaded
         self._books.tickets.add(ticket)
         self._books.alarms.set((AlarmKind.WINDOW, event.ticket_id), event.window_end_ns)
@@ -115,7 +116,7 @@ class Asking:
     def _repeated(self, ticket: Ticket) -> Acceptance:
         """A pre-infer that came twice changes nothing."""
         entry = self._books.entries.by_id[ticket.entry_id]
-        return Acceptance.RESIDENT if entry.tokens >= ticket.chain.token_count else Acceptance.JOINED
+        return Acceptance.RESIDENT if entry.tokens >= ticket.need_tokens else Acceptance.JOINED
 
     def _accept(self, event: PreInferAsked, how: Acceptance) -> None:
         self._books.counters.add(f"accepted_{how.value.lower()}")

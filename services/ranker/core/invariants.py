@@ -6,6 +6,7 @@ from services.ranker.core.books import Books, RankState
 from services.ranker.core.counters import RACE_COUNTERS
 from services.ranker.core.entries import Entry
 from services.ranker.core.lifecycle import HAS_JOB, PsiState
+from services.ranker.core.matching import agrees
 from services.ranker.core.pages import pages_of
 
 
@@ -76,7 +77,10 @@ def _check_tickets(books: Books) -> None:
     for entry in books.entries.by_id.values():
         held += len(entry.tickets)
         for ticket_id in entry.tickets:
-            assert books.tickets.open[ticket_id].entry_id == entry.entry_id
+            ticket = books.tickets.open[ticket_id]
+            assert ticket.entry_id == entry.entry_id
+            assert ticket.need_tokens <= entry.reach_tokens
+            assert agrees(entry.chain, ticket.need_tokens, ticket.chain), "histories that diverge share an entry"
     assert held == len(books.tickets.open)
     assert not books.tickets.open.keys() & books.tickets.closed.keys()
 
@@ -88,6 +92,7 @@ def _check_ranks(books: Books) -> None:
         entry = None if rank.entry_id is None else books.entries.by_id[rank.entry_id]
         assert (entry is not None) == (rank.state in (RankState.WAITING, RankState.LEASED))
         if entry is not None:
+            assert agrees(entry.chain, max(rank.need_tokens, entry.leases.get(rank.rank_id, 0)), rank.chain)
             assert (rank.rank_id in entry.joiners) == (rank.state == RankState.WAITING)
             assert (rank.rank_id in entry.leases) == (rank.state == RankState.LEASED)
     for entry in books.entries.by_id.values():

@@ -98,7 +98,7 @@ class Production:
             case PsiState.PRODUCING:
                 self._books.counters.add("productions_failed")
                 if entry.goal_tokens <= target:
-                    entry.goal_tokens = entry.tokens
+                    self._give_up(entry)
             case _:
                 pass
         return entry
@@ -107,7 +107,7 @@ class Production:
         """Lower the goal to what tickets and joiners still need; cancel the job when it is met already."""
         demand = max(
             (
-                *(self._books.tickets.open[ticket_id].chain.token_count for ticket_id in entry.tickets),
+                *(self._books.tickets.open[ticket_id].need_tokens for ticket_id in entry.tickets),
                 *(self._books.ranks[rank_id].need_tokens for rank_id in entry.joiners),
             ),
             default=0,
@@ -125,6 +125,7 @@ class Production:
         if entry.goal_tokens > entry.tokens:
             self._begin(entry, cause)
         elif entry.state == PsiState.SPILLING:
+            self._holding.trim(entry)
             entry.move(PsiState.RESIDENT, cause)
         elif entry.state != PsiState.RESIDENT:
             self._come_to_rest(entry, cause)
@@ -194,11 +195,18 @@ class Production:
             return None
         return entry
 
+    def _give_up(self, entry: Entry) -> None:
+        """Nobody waits for more than is complete; a later history may go on from here in another way."""
+        entry.goal_tokens = entry.tokens
+        for ticket_id in entry.tickets:
+            ticket = self._books.tickets.open[ticket_id]
+            ticket.need_tokens = min(ticket.need_tokens, entry.tokens)
+
     def _source_of(self, entry: Entry) -> Chain:
         """A history that reaches the goal, of an open ticket while there is one."""
         for ticket_id in entry.tickets:
             ticket = self._books.tickets.open[ticket_id]
-            if ticket.chain.token_count >= entry.goal_tokens:
+            if ticket.need_tokens >= entry.goal_tokens:
                 return ticket.chain
         return entry.chain
 

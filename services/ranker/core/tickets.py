@@ -54,6 +54,9 @@ class Ticket:
     entry_id: int
     chain: Chain
     window_end_ns: int
+    need_tokens: int
+    """What it still waits for or holds; less than its chain once its production has failed.
+    The entry agrees with its chain up to there."""
     is_reloaded: bool = False
     """Its production took tokens from DRAM."""
     was_answered: bool = False

@@ -14,12 +14,10 @@ from collections.abc import Callable
 from relaygr.domain.instance import ID_BYTES_MAX, InstanceRecord, InvalidRecord
 from relaygr.registry import Change, Deleted, Listed, Put, Registry, Watch, keys
 from services.router.core import events
+from services.router.core.pins import WINDOW_NS_MAX
 from services.router.core.slots import InvalidTable, SlotTable
 
 _log = logging.getLogger(__name__)
-
-PIN_WINDOW_NS_MAX = 600_000_000_000
-"""No pin lasts longer, whatever its writer's clock said."""
 
 
 class Discovery:
@@ -115,7 +113,7 @@ class Discovery:
         except ValueError as error:
             _log.warning("%s is not a pin and is ignored: %s", key, error)
             return
-        left_ns = min(PIN_WINDOW_NS_MAX, expires_unix_ns - self._unix_clock())
+        left_ns = min(WINDOW_NS_MAX, expires_unix_ns - self._unix_clock())
         user_hash = keys.id_of(key, keys.PINS_PREFIX)
         self._feed(events.PinRead(user_hash, instance_id, epoch, self._clock() + left_ns))
 

@@ -43,7 +43,7 @@ class ChangeMembers:
 
 @dataclass(frozen=True, slots=True)
 class PinUser:
-    """Tell the other routers where a user placed off its slot is to be found."""
+    """Remember where a user placed off its slot is to be found, here and in the other routers. Part of a placement."""
 
     user_hash: str
     instance_id: str
@@ -51,4 +51,4 @@ class PinUser:
     window_ns: int
 
 
-Effect = StartProbe | ConfirmLoss | ForgetPeer | ChangeMembers | PinUser
+Effect = StartProbe | ConfirmLoss | ForgetPeer | ChangeMembers

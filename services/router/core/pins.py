@@ -5,6 +5,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+WINDOW_NS_MAX = 600_000_000_000
+"""No pin lasts longer, whatever its request or its writer's clock said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from relaygr.behaviours.store import BehaviourStore, FileStore, StoreError
+from relaygr.behaviours.store import BehaviourStore
 from relaygr.domain.identity import UserKey
 from relaygr.errors import InvalidRequest, Unreachable
 from services.trigger.arrival import LogHead
 
-_log = logging.getLogger(__name__)
-
 THREADS = 2
-REFRESH_S = 5.0
-"""How long a rebuilt store may go unnoticed. A cut of an old generation is only a miss."""
 STORE = "behaviour store"
 
 
@@ -49,18 +44,3 @@ class Histories:
     def close(self) -> None:
         """Give the threads up; a stuck read is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def keep_fresh(store: FileStore, period_s: float = REFRESH_S) -> asyncio.Task[None]:
-    """Take up a store directory that was built anew, within `period_s`; runs until cancelled."""
-
-    async def refresh_for_ever() -> None:
-        while True:
-            await asyncio.sleep(period_s)
-            try:
-                if await asyncio.to_thread(store.refresh):
-                    _log.info("behaviour store is at generation %s now", store.meta.generation)
-            except StoreError as error:
-                _log.warning("behaviour store: %s", error)
-
-    return asyncio.create_task(refresh_for_ever(), name="refresh the behaviour store")

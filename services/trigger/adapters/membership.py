@@ -9,10 +9,10 @@ from relaygr.registry.keys import trigger_key
 
 
 class Membership:
-    """This trigger's entry under /relaygr/v1/triggers; without endpoints it does nothing."""
+    """This trigger's entry under /relaygr/v1/triggers; without a registry it does nothing."""
 
-    def __init__(self, endpoints: tuple[str, ...], ttl_s: float):
-        self._registry = Registry(endpoints) if endpoints else None
+    def __init__(self, registry: Registry | None, ttl_s: float):
+        self._registry = registry
         self._ttl_s = ttl_s
         self._registration: Registration | None = None
 

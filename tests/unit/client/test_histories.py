@@ -49,9 +49,9 @@ def test_cut_keeps_the_newest_behaviours():
 
 
 def test_first_index_places_a_tail_in_the_whole_log():
-    # The caller holds behaviours 1,000 to 1,089; the window of a log of 1,090 begins at 1,000.
-    cut = inline_history(log(90), None, 1_000, Window(FeatureSpec(), LIMITS)).cut
-    assert (cut.anchor, cut.behaviour_count) == (1_000, 90)
+    # Windows of a log of 1,090 begin at 1,000, of a log of 1,150 at 1,060.
+    cuts = [inline_history(log(count), None, 1_000, Window(FeatureSpec(), LIMITS)).cut for count in (90, 150)]
+    assert [(cut.anchor, cut.behaviour_count) for cut in cuts] == [(1_000, 90), (1_060, 90)]
 
 
 def test_empty_history_has_a_cut_and_a_digest():

@@ -26,6 +26,8 @@ def test_equal_scores_keep_the_order_asked():
     ranking = ranking_of(np.array([7, 8, 9]), reply([1.0, 2.0, 2.0]), admitted=True, trace_id="t")
     assert ranking.order().tolist() == [1, 2, 0]
     assert ranking.top(2) == [(8, 2.0), (9, 2.0)]
+    even = ranking_of(np.arange(500), reply(np.arange(500) % 3), admitted=True, trace_id="t")
+    assert even.order().tolist() == [i for score in (2, 1, 0) for i in range(500) if i % 3 == score]
 
 
 def test_names_are_short_and_a_used_psi_has_no_fallback():

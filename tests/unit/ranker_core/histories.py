@@ -36,9 +36,7 @@ def key(name: str, anchor: int = 0) -> PsiKey:
 @lru_cache(maxsize=1024)
 def token_values(name: str, tokens: int, variant: int = 0) -> tuple[bytes, ...]:
     """What each token is: the content that a page must hold for it."""
-    rows = (
-        i.to_bytes(2, "little") + bytes([variant if i >= DIVERGES_AT[variant] else 0]) for i in range(tokens - 1)
-    )
+    rows = (i.to_bytes(2, "little") + bytes([variant if i >= DIVERGES_AT[variant] else 0]) for i in range(tokens - 1))
     return (b"user:" + name.encode(), *(name.encode() + b":" + row for row in rows))
 
 

@@ -168,9 +168,35 @@ def test_closing_from_an_effect_ends_the_turn_without_a_timer() -> None:
 
 def test_machine_that_feeds_itself_for_ever_is_stopped() -> None:
     bench = Bench()
-    bench.on_effect = lambda effect: [bench.driver.feed("a") for _ in range(70_000)] and None
+    bench.on_effect = lambda effect: bench.driver.feed("a")
     with pytest.raises(AssertionError, match="without end"):
         bench.driver.feed("a")
+    bench.on_effect = lambda effect: None
+    bench.driver.feed("b")
+    assert bench.done[-1] == "b"
+
+
+def test_machine_that_breaks_does_not_block_the_next_event() -> None:
+    bench = Bench()
+    with pytest.raises(TypeError):
+        bench.driver.feed(object())
+    bench.driver.feed("a")
+    assert bench.done == ["a"]
+
+
+def test_failed_check_is_raised_after_the_turn_is_complete() -> None:
+    bench = Bench()
+
+    def check() -> None:
+        raise AssertionError("pages lost")
+
+    bench.machine.check = check  # type: ignore[method-assign]
+    bench.on_effect = lambda effect: bench.driver.feed("x") if effect == "ring" else None
+    bench.driver.feed(5)
+    bench.now_ns = 5
+    with pytest.raises(AssertionError, match="pages lost"):
+        bench.loop.fire()
+    assert bench.done == ["ring", "x"]
 
 
 async def test_real_loop_and_clock_ring() -> None:

@@ -12,16 +12,15 @@ ROOT = Path(__file__).resolve().parents[3]
 def loaded(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    # Registered, since dataclasses look their module up.
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    # Registered, since dataclasses look their module up.
-    module = sys.modules["gen_telemetry"] = loaded("gen_telemetry", ROOT / "scripts" / "gen_telemetry.py")
-    return module
+    return loaded("gen_telemetry", ROOT / "scripts" / "gen_telemetry.py")
 
 
 METRIC = "relaygr.a.b: {instrument: counter, unit: '1', meaning: M}"
@@ -78,16 +77,19 @@ def complaints(generator: ModuleType, project: Path, source: str) -> list[str]:
 
 
 def test_check_passes_when_every_name_is_declared_and_used(generator: ModuleType, project: Path) -> None:
-    assert complaints(generator, project, "x = names.METRIC_A_B\nlog = 'relaygr.rpc'\nname = 'relaygr.v1.A'") == []
+    assert (
+        complaints(generator, project, "x = names.METRIC_A_B, PB.SPAN_KIND\nlog = 'relaygr.rpc'\nname = 'relaygr.v1.A'")
+        == []
+    )
 
 
 def test_check_finds_unused_undeclared_and_written_out_names(generator: ModuleType, project: Path) -> None:
     found = complaints(generator, project, "x = names.ATTR_NONE\ny = 'relaygr.rank.tiers'\nz = 'relaygr.a.b'")
     assert found == [
-        "relaygr/used.py: ATTR_NONE is not declared",
+        "relaygr/used.py: names.ATTR_NONE is not declared",
         "relaygr/used.py:2: literal 'relaygr.rank.tiers': not declared",
         "relaygr/used.py:3: literal 'relaygr.a.b': write names.METRIC_A_B",
-        "telemetry.yaml: relaygr.a.b is not used",
+        "telemetry.yaml: relaygr.a.b (METRIC_A_B) is not used",
     ]
 
 

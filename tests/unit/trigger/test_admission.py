@@ -109,6 +109,14 @@ def test_declines_when_pre_infer_time_would_exceed_its_share(values):
     assert bench.arrive().reason is DeclineReason.LOAD
 
 
+def test_load_share_is_split_among_triggers(values):
+    bench = Bench(values, load_burst_ns=100 * MS)
+    kinds = [type(bench.arrive(trigger_count=2)) for _ in range(2)]
+    assert kinds == [Admit, Decline]  # a burst of 25 ms, one pre-infer takes 12.91
+    assert bench.arrive(trigger_count=2).reason is DeclineReason.LOAD
+    assert isinstance(bench.arrive(4 * MS, trigger_count=2), Admit)
+
+
 def test_load_share_refills_with_time(values):
     bench = Bench(values, load_burst_ns=100 * MS)
     for _ in range(4):

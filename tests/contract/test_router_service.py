@@ -1,0 +1,480 @@
+"""The router behind a real gRPC server, with a real etcd and small servers for rankers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from relaygr.domain.slots import SLOTS
+from relaygr.errors import InvalidRequest, PeerFailed, Refused, Stale
+from relaygr.registry import keys
+from relaygr.registry.server import EmbeddedEtcd
+from relaygr.telemetry import names as telemetry_names
+from relaygr.v1 import common_pb2, ranker_pb2, router_pb2
+from services.router.core.events import CallFailed, FenceReason
+from services.router.core.slots import SlotTable
+from tests.contract.router_world import HISTORY, FakeRanker, Freezer, World, router_world, until
+from tests.unit.router.fleet import COST, GIB, LIMITS, MODEL, OTHER_MODEL
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with router_world(tmp_path / "etcd", "a", "b") as made:
+        yield made
+
+
+async def failing(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_resolve_tells_what_a_trigger_needs(world):
+    answer = await world.resolve()
+    ranker = world.rankers[answer.instance_id]
+    assert answer.instance_epoch == 1
+    assert answer.branch == router_pb2.BRANCH_SLOT
+    assert answer.model.weights_digest == MODEL.weights_digest
+    assert answer.limits.candidates_max == LIMITS.candidates_max
+    assert answer.cost.token_ns == COST.token_ns
+    assert answer.load.device_budget_bytes == GIB
+    assert answer.trigger_count == 1
+    ranker.backlog_ns = 10**12
+    await world.rank(ticket=world.ticket(ranker))
+    again = await world.resolve()
+    if again.instance_id == ranker.name:
+        assert again.load.backlog_ns > 10**11
+        assert again.rank_rate_hz > 0
+
+
+async def test_pre_infer_and_rank_of_one_ticket_meet(world):
+    for user in map(str, range(20)):
+        ranker = world.rankers[(await world.resolve(user)).instance_id]
+        ticket = world.ticket(ranker, user)
+        before = len(ranker.asked)
+        assert (await world.pre_infer(ticket)).acceptance == ranker_pb2.ACCEPTANCE_STARTED
+        answer = await world.rank(user, ticket)
+        assert answer.branch == router_pb2.BRANCH_TICKET
+        assert answer.attempts == 1
+        assert answer.rank.instance_id == ranker.name
+        assert [method for method, _ in ranker.asked[before:]] == ["PreInfer", "Rank"]
+
+
+async def test_a_request_is_forwarded_as_it_came(world):
+    ranker = world.rankers["a"]
+    ticket = world.ticket(ranker)
+    await world.rank(ticket=ticket, request_id="r-1", request_time_s=77, bypass_psi=True)
+    _, forwarded = ranker.asked[-1]
+    assert (forwarded.request_id, forwarded.request_time_s, forwarded.bypass_psi) == ("r-1", 77, True)
+    assert forwarded.history == HISTORY
+    assert forwarded.ticket == ticket
+
+
+async def test_killing_a_ranker_fails_no_rank(world):
+    await world.rank(ticket=world.ticket(world.rankers["a"]))
+    await world.rankers["a"].kill()
+    attempts = []
+    for user in map(str, range(30)):
+        answer = await world.rank(user, world.ticket(world.rankers["a"], user))
+        assert answer.rank.instance_id == "b"
+        assert answer.branch == router_pb2.BRANCH_REROUTED
+        attempts.append(answer.attempts)
+    # Only the first one found out; afterwards the instance is fenced.
+    assert attempts == [2] + [1] * 29
+    fences = world.telemetry.points(telemetry_names.METRIC_ROUTE_FENCES)
+    assert sum(point.value for point in fences) >= 1
+
+
+async def test_ranks_in_flight_at_a_kill_are_answered_too(world):
+    world.rankers["a"].pause_s = 30
+    ranks = [
+        asyncio.create_task(world.rank(user, world.ticket(world.rankers["a"], user))) for user in map(str, range(10))
+    ]
+    await until(lambda: len(world.rankers["a"].asked) == 10)
+    await world.rankers["a"].kill()
+    answers = await asyncio.gather(*ranks)
+    assert {answer.rank.instance_id for answer in answers} == {"b"}
+
+
+async def test_a_fenced_ranker_that_answers_again_is_used_again(world):
+    ranker = world.rankers["a"]
+    address = ranker.record.address
+    await ranker.kill()
+    await world.rank(ticket=world.ticket(ranker))
+    assert world.router.core.members.is_fenced("a", 1)
+    await ranker.start(address)
+    await until(lambda: not world.router.core.members.is_fenced("a", 1))
+    assert (await world.rank(ticket=world.ticket(ranker))).rank.instance_id == "a"
+
+
+async def test_a_ranker_that_restarted_is_used_and_its_old_tickets_are_ranked(world):
+    old = world.rankers["a"]
+    ticket = world.ticket(old)
+    await old.kill()
+    await old.registration.withdraw()
+    reborn = await FakeRanker(world, "a", epoch=2).start()
+    world.rankers["a"] = reborn
+    reborn.register()
+    await until(lambda: world.router.core.members.is_current("a", 2))
+    answer = await world.rank(ticket=ticket)
+    assert answer.branch == router_pb2.BRANCH_REROUTED
+    declined = await world.pre_infer(ticket)
+    assert declined.acceptance == ranker_pb2.ACCEPTANCE_DECLINED
+    assert declined.reason == ranker_pb2.DECLINE_REASON_FOREIGN_TICKET
+    assert (await world.rank(ticket=world.ticket(reborn))).rank.instance_epoch == 2
+
+
+async def test_a_stopped_ranker_does_not_eat_the_whole_deadline(world):
+    ranker = world.rankers["a"]
+    freezer = Freezer(ranker.record.address)
+    try:
+        await ranker.registration.withdraw()
+        ranker.record = replace(ranker.record, address=await freezer.start(), epoch=2)
+        ranker.register()
+        await until(lambda: world.router.core.members.is_current("a", 2))
+        ticket = world.ticket(ranker)
+        assert (await world.rank(ticket=ticket)).rank.instance_id == "a"
+        freezer.freeze()
+        began = time.monotonic()
+        answer = await world.rank(ticket=ticket, timeout_s=2)
+        assert (answer.rank.instance_id, answer.attempts) == ("b", 2)
+        assert 0.9 < time.monotonic() - began < 1.5
+        await until(lambda: world.router.core.members.is_fenced("a", 2))
+        assert (await world.rank(ticket=ticket, timeout_s=2)).attempts == 1
+        freezer.thaw()
+        await until(lambda: not world.router.core.members.is_fenced("a", 2))
+        assert (await world.rank(ticket=ticket, timeout_s=2)).rank.instance_id == "a"
+    finally:
+        await freezer.close()
+
+
+async def test_ranks_with_short_deadlines_survive_a_stopped_ranker(world):
+    ranker = world.rankers["a"]
+    freezer = Freezer(ranker.record.address)
+    try:
+        await ranker.registration.withdraw()
+        ranker.record = replace(ranker.record, address=await freezer.start(), epoch=2)
+        ranker.register()
+        await until(lambda: world.router.core.members.is_current("a", 2))
+        await world.rank(ticket=world.ticket(ranker))
+        freezer.freeze()
+        began = time.monotonic()
+        while not world.router.core.members.is_fenced("a", 2):
+            answer = await world.rank(ticket=world.ticket(ranker), timeout_s=0.2)
+            assert answer.rank.instance_id == "b"
+        assert time.monotonic() - began < 1
+    finally:
+        await freezer.close()
+
+
+async def test_a_slow_ranker_that_answers_its_health_check_is_waited_for(world):
+    ranker = world.rankers["a"]
+    ranker.pause_s = 0.9
+    answer = await world.rank(ticket=world.ticket(ranker), timeout_s=1.2)
+    assert answer.rank.instance_id == "a"
+    assert answer.attempts == 1
+    assert world.rankers["b"].asked == []
+
+
+async def test_a_short_deadline_fences_nobody(world):
+    ranker = world.rankers["a"]
+    ranker.pause_s = 0.5
+    error = await failing(world.rank(ticket=world.ticket(ranker), timeout_s=0.05))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.sleep(0.4)  # Longer than a suspected instance's health check may take.
+    assert not world.router.core.members.is_fenced("a", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused("queue is full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (InvalidRequest("candidates.item_ids", "too short"), grpc.StatusCode.INVALID_ARGUMENT),
+        (PeerFailed("device", "broke"), grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_an_answer_that_refuses_is_passed_on_and_fences_nobody(world, error, code):
+    ranker = world.rankers["a"]
+    ranker.error = error
+    failed = await failing(world.rank(ticket=world.ticket(ranker)))
+    assert failed.code() is code
+    assert str(error).rpartition(": ")[2] in failed.details()
+    assert not world.router.core.members.is_fenced("a", 1)
+    assert world.rankers["b"].asked == []
+
+
+async def test_a_rank_refused_as_stale_is_resolved_once_more(world):
+    world.rankers["a"].error = Stale("another model by now")
+    answer = await world.rank(ticket=world.ticket(world.rankers["a"]))
+    assert (answer.rank.instance_id, answer.attempts) == ("b", 2)
+    assert not world.router.core.members.is_fenced("a", 1)
+
+
+async def test_with_no_ranker_left_a_rank_is_unavailable(world):
+    for ranker in world.rankers.values():
+        await ranker.kill()
+    error = await failing(world.rank())
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_rank_is_never_scored_by_another_model(world):
+    (other,) = await world.add_rankers("z", model=OTHER_MODEL)
+    await world.knows("a", "b", "z")
+    ticket = world.ticket(other)
+    assert (await world.rank(ticket=ticket)).rank.model.version == OTHER_MODEL.version
+    await other.kill()
+    error = await failing(world.rank(ticket=ticket))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert world.rankers["a"].asked == world.rankers["b"].asked == []
+
+
+async def test_a_pre_infer_to_a_killed_ranker_is_declined(world):
+    ranker = world.rankers["a"]
+    await ranker.kill()
+    for _ in range(2):
+        declined = await world.pre_infer(world.ticket(ranker))
+        assert declined.acceptance == ranker_pb2.ACCEPTANCE_DECLINED
+        assert declined.reason == ranker_pb2.DECLINE_REASON_UNREACHABLE
+    assert world.rankers["b"].asked == []
+
+
+async def bad_requests(world):
+    ranker = world.rankers["a"]
+    genuine = world.ticket(ranker)
+    forged = world.ticket(ranker, key=b"another-key-0123")
+    tampered = common_pb2.Ticket(claims=genuine.claims + b"\x00", mac=genuine.mac)
+    garbage = common_pb2.Ticket(claims=b"\xff" * 10, mac=bytes(32))
+    other_cut = common_pb2.History(cut=common_pb2.Cut(behaviour_count=5), inline=b"opaque")
+    return [
+        ("ticket", lambda: world.rank(ticket=forged)),
+        ("ticket", lambda: world.rank(ticket=tampered)),
+        ("ticket", lambda: world.rank(ticket=garbage)),
+        ("ticket", lambda: world.rank(ticket=common_pb2.Ticket())),
+        ("ticket", lambda: world.rank("somebody-else", genuine)),
+        ("ticket", lambda: world.rank("u", genuine, tenant="other")),
+        ("ticket", lambda: world.rank("u", genuine, history=other_cut)),
+        ("ticket", lambda: world.pre_infer(forged)),
+        ("ticket", lambda: world.pre_infer(common_pb2.Ticket())),
+        ("ticket", lambda: world.pre_infer(genuine, other_cut)),
+        ("ticket", lambda: world.stub.Release(router_pb2.RouterServiceReleaseRequest(ticket=forged), timeout=5)),
+        ("rank.user", lambda: world.rank("")),
+        ("rank.user", lambda: world.rank("x" * 129)),
+        ("rank.user", lambda: world.rank("a\x00b")),
+        ("rank.tenant", lambda: world.rank("u", tenant="t" * 65)),
+        ("rank.request_id", lambda: world.rank("u", request_id="r" * 129)),
+        ("user", lambda: world.resolve("")),
+        ("tenant", lambda: world.resolve("u", tenant="t" * 65)),
+        ("user", lambda: world.forget("")),
+    ]
+
+
+async def test_bad_input_is_refused_by_name_and_reaches_no_ranker(world):
+    for field, call in await bad_requests(world):
+        error = await failing(call())
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, (field, error.details())
+        assert error.details().partition(": ")[0] == field
+    assert world.rankers["a"].asked == world.rankers["b"].asked == []
+
+
+async def test_a_release_reaches_the_tickets_instance(world):
+    ranker = world.rankers["a"]
+    request = router_pb2.RouterServiceReleaseRequest(ticket=world.ticket(ranker))
+    assert (await world.stub.Release(request, timeout=5)).was_held
+    assert ranker.asked[-1][0] == "Release"
+    await ranker.kill()
+    assert not (await world.stub.Release(request, timeout=5)).was_held
+
+
+async def test_forget_reaches_every_instance_and_names_those_not_reached(world):
+    answer = await world.forget()
+    assert (answer.device_entries, answer.dram_entries, list(answer.unreached_instance_ids)) == (4, 2, [])
+    # A fenced instance is asked all the same: it may be there.
+    world.router.driver.feed(CallFailed("a", 1, FenceReason.UNREACHABLE))
+    assert list((await world.forget()).unreached_instance_ids) == []
+    world.rankers["a"].dram_reached = False
+    await world.rankers["b"].kill()
+    answer = await world.forget()
+    assert list(answer.unreached_instance_ids) == ["a", "b"]
+    assert answer.device_entries == 2
+
+
+async def test_requests_go_on_while_etcd_is_gone(world):
+    world.etcd.kill()
+    end_s = time.monotonic() + 2.5  # Longer than the rankers' leases live.
+    answered = 0
+    while time.monotonic() < end_s:
+        user = str(answered)
+        ranker = world.rankers[(await world.resolve(user)).instance_id]
+        await world.pre_infer(world.ticket(ranker, user))
+        assert (await world.rank(user, world.ticket(ranker, user))).rank.instance_id == ranker.name
+        answered += 1
+    assert answered > 100
+    # A loss is still noticed, by the calls themselves.
+    await world.rankers["a"].kill()
+    for user in map(str, range(10)):
+        assert (await world.rank(user)).rank.instance_id == "b"
+
+
+async def test_an_etcd_that_comes_back_empty_costs_no_rank(world, tmp_path):
+    world.etcd.kill()
+    world.etcd.restart(tmp_path / "empty")
+    end_s = time.monotonic() + 3
+    while time.monotonic() < end_s:
+        assert (await world.rank()).attempts == 1
+        await asyncio.sleep(0.01)
+    await until(lambda: all(ranker.registration.leases_granted > 1 for ranker in world.rankers.values()))
+    await world.knows("a", "b")
+
+
+async def test_a_paused_etcd_is_noticed_and_costs_no_rank(world):
+    watch = world.router.discovery.instances
+    world.etcd.pause()
+    began = time.monotonic()
+    while watch.age_ns(time.monotonic_ns()) < 2_000_000_000:
+        assert time.monotonic() - began < 6
+        await world.rank()
+    world.etcd.resume()
+    await until(lambda: watch.age_ns(time.monotonic_ns()) < 1_500_000_000)
+
+
+async def test_the_elected_router_writes_a_table_and_moves_little_when_one_joins(world):
+    key = keys.slots_key(MODEL.key)
+    await until(lambda: world.router.core.table(MODEL.key) is not None)
+    before = SlotTable.from_json(await world.registry.get(key))
+    await world.add_rankers("c")
+    await until(lambda: "c" in world.router.core.table(MODEL.key).owners)
+    after = world.router.core.table(MODEL.key)
+    changed = [slot for slot in range(SLOTS) if before.owners[slot] != after.owners[slot]]
+    assert len(changed) <= SLOTS // 3
+    assert {after.owners[slot] for slot in changed} == {"c"}
+    assert after.version == before.version + 1
+
+
+async def test_a_table_that_is_not_one_is_replaced(world):
+    await until(lambda: world.router.core.table(MODEL.key) is not None)
+    await world.registry.put(keys.slots_key(MODEL.key), "nonsense")
+    async with asyncio.timeout(10):
+        while await world.registry.get(keys.slots_key(MODEL.key)) == b"nonsense":
+            assert (await world.resolve()).branch == router_pb2.BRANCH_SLOT
+            await asyncio.sleep(0.05)
+
+
+async def test_two_routers_agree_on_places_and_one_takes_over_from_the_other(world):
+    second, stub = await world.add_router()
+    await world.knows("a", "b", router=second)
+    await until(lambda: second.core.table(MODEL.key) is not None)
+    for user in map(str, range(30)):
+        assert (await world.resolve(user)).instance_id == (await world.resolve(user, stub)).instance_id
+    await until(lambda: world.router.planner.is_elected)
+    assert not second.planner.is_elected
+    await world.router.leave()
+    await until(lambda: second.planner.is_elected)
+    await world.add_rankers("c")
+    await until(lambda: "c" in second.core.table(MODEL.key).owners)
+
+
+async def test_a_spilled_user_is_found_by_the_other_router(world):
+    second, stub = await world.add_router()
+    await world.knows("a", "b", router=second)
+    await until(lambda: world.router.core.table(MODEL.key) and second.core.table(MODEL.key))
+    user = world.user_of_slot_owner("a")
+    world.rankers["a"].backlog_ns = 30_000_000_000
+    await world.rank("other", world.ticket(world.rankers["a"], "other"))
+    spilled = await world.resolve(user, will_admit=True, window_ns=5_000_000_000)
+    assert (spilled.instance_id, spilled.branch) == ("b", router_pb2.BRANCH_SPILL)
+    await until(lambda: len(second.core.pins) == 1)
+    found = await world.resolve(user, stub)
+    assert (found.instance_id, found.branch) == ("b", router_pb2.BRANCH_PIN)
+    (stored,) = (await world.registry.get_prefix(keys.PINS_PREFIX)).items
+    assert user not in stored[0]
+    assert user not in stored[1].decode()
+    await world.forget(user)
+    await until(lambda: len(second.core.pins) == 0)
+    assert (await world.registry.get_prefix(keys.PINS_PREFIX)).items == ()
+
+
+async def test_values_that_are_not_instances_are_ignored(world):
+    record = world.rankers["a"].record
+    for key, value in [
+        (keys.instance_key("x"), "{"),
+        (keys.instance_key("y"), record.to_json()),
+        (keys.instance_key("z"), json.dumps({"instance_id": "z"})),
+        (keys.pin_key("p"), "[1]"),
+        (keys.slots_key("m"), "{}"),
+    ]:
+        await world.registry.put(key, value)
+    await world.add_rankers("c")
+    await world.knows("a", "b", "c")
+
+
+async def test_triggers_are_counted(world):
+    for name in ("t1", "t2", "t3"):
+        world.registry.keep_registered(keys.trigger_key(name), lambda: "{}", 2)
+    await until(lambda: world.router.discovery.trigger_count == 3)
+    assert (await world.resolve()).trigger_count == 3
+
+
+async def serving(world):
+    stub = health_pb2_grpc.HealthStub(world.pool.get(world.router.address))
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service="relaygr.v1.RouterService"), timeout=5)
+    return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def until_serving(world):
+    async with asyncio.timeout(10):
+        while not await serving(world):  # noqa: ASYNC110 - what is asked is another server
+            await asyncio.sleep(0.02)
+
+
+async def test_a_router_without_instances_says_so_and_serves_as_soon_as_one_comes(tmp_path):
+    with EmbeddedEtcd() as etcd:
+        etcd.start(tmp_path / "etcd")
+        world = World(etcd)
+        try:
+            await world.add_router(start_wait_s=30)
+            error = await failing(world.resolve())
+            assert (error.code(), "no ranker is known" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+            assert (await failing(world.rank())).code() is grpc.StatusCode.UNAVAILABLE
+            assert not await serving(world)
+            await world.add_rankers("a")
+            await until_serving(world)
+            assert (await world.resolve()).instance_id == "a"
+        finally:
+            await world.close()
+
+
+async def test_a_router_without_etcd_serves_after_its_wait(tmp_path):
+    etcd = EmbeddedEtcd()
+    etcd.start(tmp_path / "etcd")
+    etcd.kill()
+    world = World(etcd)
+    try:
+        await world.add_router(start_wait_s=0.2)
+        await until_serving(world)
+        assert (await failing(world.resolve())).code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await world.close()
+
+
+async def test_choices_are_traced_by_hash_and_never_by_name(world):
+    await world.rank("a-private-name", world.ticket(world.rankers["a"], "a-private-name"))
+    spans = world.spans.get_finished_spans()
+    (choice,) = [span for span in spans if span.name == telemetry_names.SPAN_ROUTE_CHOOSE]
+    assert choice.attributes[telemetry_names.ATTR_ROUTE_BRANCH] == "TICKET"
+    assert choice.attributes[telemetry_names.ATTR_INSTANCE_ID] == "a"
+    assert "a-private-name" not in repr([dict(span.attributes) for span in spans])
+    trace_ids = {span.context.trace_id for span in spans if span.name.endswith("/Rank")}
+    assert len(trace_ids) == 1
+
+
+async def test_in_flight_work_returns_to_nothing(world):
+    await asyncio.gather(*(world.rank(user) for user in map(str, range(50))))
+    for name in world.rankers:
+        assert world.router.core.load.load_ns(name, time.monotonic_ns() + 10**15) == 0
+    world.router.core.check()
