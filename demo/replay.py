@@ -9,6 +9,7 @@ due, so work that this process sent late is not hidden.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Replay:
 
     async def _send(self, client: RelayClient, planned: Sequence[PlannedRequest]) -> list[Outcome]:
         start_ns = time.monotonic_ns()
-        with tqdm(total=len(planned), desc="replay", unit="request", leave=True) as bar:
+        # A terminal gets a smooth bar, a log a line now and then.
+        interval_s = 0.2 if sys.stderr.isatty() else 10.0
+        with tqdm(total=len(planned), desc="replay", unit="request", mininterval=interval_s) as bar:
             async with asyncio.TaskGroup() as tasks:
                 asked = []
                 for request in planned:

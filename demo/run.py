@@ -33,9 +33,9 @@ from trainer.data import MOVIELENS
 from trainer.requests import read_requests
 from trainer.split import split_store
 
-DEVICE_SHARE = 0.15
+DEVICE_SHARE = 0.1
 """Each ranker's device holds this share of all users' psi; a ranker serves about half of the users."""
-DEVICE_PAGES_LEAST = 48
+DEVICE_PAGES_LEAST = 36
 DRAM_SHARE = 1.5
 """The expander holds all psi, with room for those that grow."""
 DRAM_BYTES_LEAST = 64 * 1024 * 1024

@@ -11,6 +11,7 @@ Source: design, section 3 (ranker).
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import torch
 
 from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import PsiKey, UserKey
-from relaygr.errors import DeadlineTooShort, Refused
+from relaygr.errors import DeadlineTooShort, Refused, RelayError
 from relaygr.model.interface import PageView, RelayModel
 from relaygr.runtime.driver import Driver
 from services.ranker.adapters.executor import Ending, Executor, Outcome
@@ -29,6 +30,8 @@ from services.ranker.core.schedule import Job, JobClass, Queues
 from services.ranker.prefix import Prefix
 from services.ranker.production import Productions
 from services.ranker.work import Suffix, rank
+
+LOG = logging.getLogger(__name__)
 
 RANK_JOB = 1
 """Rank jobs take odd ids at the executor, productions even ones."""
@@ -155,18 +158,24 @@ class Engine:
             DeadlineTooShort: the deadline passed before the device was free.
         """
         if work.bypass_psi:
-            return await self._rank_in_full(work)
+            return await self._rank_in_full(work, fx.FallbackReason.BYPASSED)
         rank_id = self._next_rank_id()
         placement = await self._place(rank_id, work)
         if isinstance(placement, fx.RankInFull):
             return await self._compute(rank_id, work, placement, None, is_leased=True)
         psi = PageView(self._arena, placement.page_ids, placement.tokens)
-        return await self._compute(rank_id, work, placement, psi, is_leased=True)
+        try:
+            return await self._compute(rank_id, work, placement, psi, is_leased=True)
+        except RelayError:
+            raise
+        except Exception:
+            # Psi may cost speed when it fails, never the answer.
+            LOG.exception("ranking on psi failed; inferring in full")
+            return await self._rank_in_full(work, fx.FallbackReason.PRODUCTION_FAILED)
 
-    async def _rank_in_full(self, work: RankWork) -> RankResult:
+    async def _rank_in_full(self, work: RankWork, reason: fx.FallbackReason) -> RankResult:
         rank_id = self._next_rank_id()
-        placement = fx.RankInFull(rank_id, fx.FallbackReason.BYPASSED)
-        return await self._compute(rank_id, work, placement, None, is_leased=False)
+        return await self._compute(rank_id, work, fx.RankInFull(rank_id, reason), None, is_leased=False)
 
     def _next_rank_id(self) -> int:
         self._rank_ids += 1

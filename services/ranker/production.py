@@ -239,6 +239,7 @@ class Productions:
         self._child_span(run, names.SPAN_PRE_INFER_QUEUE, run.submitted_unix_ns, queued_until_ns, {})
         if outcome.ending is Ending.DONE:
             run.span.end()
+            self._sources.pop(run.effect.chain.digest, None)
             self._metrics.produced("compute", outcome.queued_ns + outcome.compute_ns)
             self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))
             return

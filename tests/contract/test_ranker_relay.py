@@ -256,3 +256,24 @@ async def test_another_callers_bad_request_loses_nothing_that_was_admitted(world
     await world.until_idle()
     response = await world.rank(world.rank_request(behaviours, ticket=ticket))
     assert response.tier == ranker_pb2.TIER_DEVICE
+
+
+async def test_a_failure_on_psi_costs_speed_not_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    behaviours = history(22, 300)
+    ticket = world.ticket(behaviours)
+    await world.pre_infer(behaviours, ticket)
+    await world.until_idle()
+    from services.ranker import engine
+
+    real = engine.rank
+
+    def broken_on_psi(model, prefix, suffix, psi):
+        if psi is not None:
+            raise RuntimeError("device error")
+        return (yield from real(model, prefix, suffix, psi))
+
+    monkeypatch.setattr(engine, "rank", broken_on_psi)
+    request = world.rank_request(behaviours, ticket=ticket)
+    response = await world.rank(request)
+    assert response.fallback == ranker_pb2.FALLBACK_REASON_PRODUCTION_FAILED
+    assert await world.difference(request, response) <= 1e-5

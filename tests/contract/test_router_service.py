@@ -322,14 +322,30 @@ async def test_requests_go_on_while_etcd_is_gone(world):
 
 
 async def test_an_etcd_that_comes_back_empty_costs_no_rank(world, tmp_path):
+    for ranker in world.rankers.values():
+        await ranker.registration.closed()  # So that they stay away for a while.
     world.etcd.kill()
     world.etcd.restart(tmp_path / "empty")
-    end_s = time.monotonic() + 3
-    while time.monotonic() < end_s:
+    members = world.router.core.members
+    end_s = time.monotonic() + 4
+    while time.monotonic() < end_s and members.deadline_ns() is None:
         assert (await world.rank()).attempts == 1
         await asyncio.sleep(0.01)
-    await until(lambda: all(ranker.registration.leases_granted > 1 for ranker in world.rankers.values()))
+    assert members.deadline_ns() is not None  # Both losses are doubted.
+    await until(lambda: not world.router._probes._tasks)
+    assert len(members) == 2
+    assert (await world.rank()).attempts == 1
+    for ranker in world.rankers.values():
+        ranker.register()
+    await until(lambda: members.deadline_ns() is None)
     await world.knows("a", "b")
+
+
+async def test_a_great_loss_that_is_real_is_believed_once_health_checks_agree(world):
+    for ranker in world.rankers.values():
+        await ranker.kill()
+        await ranker.registration.withdraw()
+    await world.knows()
 
 
 async def test_a_paused_etcd_is_noticed_and_costs_no_rank(world):

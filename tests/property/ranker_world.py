@@ -137,10 +137,11 @@ class World:
             self.dram.clear()
         self.feed(ev.DramAttached(is_attached))
 
-    def cover(self, key: PsiKey, tokens: int) -> None:
+    def cover(self, key: PsiKey, complete: Tokens) -> None:
         """Psi of a key is complete so far: note the tickets it serves."""
         for known in self.open.values():
-            if known.key == key and known.chain.token_count <= tokens:
+            wanted = self.values[known.chain.digest]
+            if known.key == key and complete[: len(wanted)] == wanted:
                 known.is_covered = True
 
     def feed(self, event: ev.Event) -> None:
@@ -251,12 +252,13 @@ class World:
     def _end_reload(self, job_id: int, job: Job, *, is_failing: bool) -> None:
         if not is_failing:
             self._write(job.page_ids, 0, job.found)
-            self.cover(job.key, job.target)
+            self.cover(job.key, job.found)
         job.phase = "reload ended"
         is_last = is_failing or job.is_cancelled
         if is_last:
             del self.jobs[job_id]
-        self.feed(ev.ReloadEnded(job_id, not is_failing))
+        is_gone = is_failing and job_id % 2  # Either report is right.
+        self.feed(ev.ProductionFailed(job_id, "expander gone") if is_gone else ev.ReloadEnded(job_id, not is_failing))
         if not is_last and job.phase == "reload ended":
             del self.jobs[job_id]
 
@@ -271,7 +273,7 @@ class World:
         job.done, job.is_scribbled = end, False
         if end == job.target:
             del self.jobs[job_id]
-        self.cover(job.key, end)
+        self.cover(job.key, self.values[job.chain.digest][:end])
         self.feed(ev.ChunkEnded(job_id, end))
 
     def end_spill(self, entry_id: int, *, is_stored: bool) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.router.core.binding import BOUND, Binding, Branch
 from services.router.core.effects import ConfirmLoss
@@ -57,6 +57,14 @@ class Routers(RuleBasedStateMachine):
     def core(self) -> Binding:
         return self.cores[0]
 
+    def epoch_of(self, name, is_current):
+        member = self.core.members.get(name)
+        return member.record.epoch if is_current and member is not None else 9
+
+    @initialize(shown=st.sets(names, min_size=2))
+    def begin(self, shown):
+        self.listed(shown)
+
     def feed(self, event):
         before = len(self.core.members)
         first, second = (core.handle(event, self.now_ns) for core in self.cores)
@@ -84,13 +92,15 @@ class Routers(RuleBasedStateMachine):
     def departs(self, name):
         self.feed(Departed(name))
 
-    @rule(name=names, epoch=st.integers(1, 3), reason=st.sampled_from(FenceReason))
-    def fails(self, name, epoch, reason):
+    @rule(name=names, is_current=st.booleans(), reason=st.sampled_from(FenceReason))
+    def fails(self, name, is_current, reason):
+        epoch = self.epoch_of(name, is_current)
         self.feed(CallFailed(name, epoch, reason))
         assert not self.core.members.is_current(name, epoch) or self.core.members.is_fenced(name, epoch)
 
-    @rule(name=names, epoch=st.integers(1, 3), is_serving=st.booleans())
-    def is_checked(self, name, epoch, is_serving):
+    @rule(name=names, is_current=st.booleans(), is_serving=st.booleans())
+    def is_checked(self, name, is_current, is_serving):
+        epoch = self.epoch_of(name, is_current)
         self.feed(HealthAnswered(name, epoch, is_serving))
         assert not (is_serving and self.core.members.is_fenced(name, epoch))
 

@@ -92,7 +92,7 @@ def _check_ranks(books: Books) -> None:
         entry = None if rank.entry_id is None else books.entries.by_id[rank.entry_id]
         assert (entry is not None) == (rank.state in (RankState.WAITING, RankState.LEASED))
         if entry is not None:
-            assert agrees(entry.chain, max(rank.need_tokens, entry.leases.get(rank.rank_id, 0)), rank.chain)
+            assert agrees(entry.chain, entry.leases.get(rank.rank_id, rank.need_tokens), rank.chain)
             assert (rank.rank_id in entry.joiners) == (rank.state == RankState.WAITING)
             assert (rank.rank_id in entry.leases) == (rank.state == RankState.LEASED)
     for entry in books.entries.by_id.values():

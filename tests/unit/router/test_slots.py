@@ -75,6 +75,25 @@ def test_a_changed_table_has_the_next_version():
     assert next_table(table, equal("a", "b", "c")).version == 2
 
 
+@pytest.mark.parametrize("count", [2, 36, 100, 200])
+def test_a_joiner_gets_its_whole_share_at_any_size(count):
+    names = [f"i{index}" for index in range(count)]
+    before = assign(None, equal(*names))
+    after = assign(before, equal(*names, "new"))
+    changed = [slot for slot in range(SLOTS) if before[slot] != after[slot]]
+    assert Counter(after)["new"] == SLOTS // (count + 1) == len(changed)
+
+
+@pytest.mark.parametrize("count", [2, 36, 100, 200, 300])
+def test_a_leaver_disturbs_nobody_at_any_size(count):
+    names = [f"i{index}" for index in range(count)]
+    owners = assign(None, equal(*names))
+    while len(names) > max(1, count - 12):
+        leaver = names.pop(len(names) // 2)
+        before, owners = owners, assign(owners, equal(*names))
+        assert {before[slot] for slot in range(SLOTS) if before[slot] != owners[slot]} == {leaver}
+
+
 def test_the_last_ones_slots_all_move_to_whoever_is_there():
     assert set(assign(assign(None, equal("a")), equal("b"))) == {"b"}
 

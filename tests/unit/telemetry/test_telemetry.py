@@ -112,3 +112,11 @@ def test_complaints_pass_once_per_period_and_logger() -> None:
     limit = OncePerPeriod(1000)
     one, two = (logging.makeLogRecord({"name": name}) for name in ("one", "two"))
     assert [limit.filter(record) for record in (one, one, two, two)] == [True, False, True, False]
+
+
+def test_setup_limits_the_exporters_complaints_once() -> None:
+    logger = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
+    logger.filters[:] = [kept for kept in logger.filters if not isinstance(kept, OncePerPeriod)]
+    for _ in range(2):
+        Telemetry.setup("s", "i", "http://127.0.0.1:9", b"").shutdown()
+    assert sum(isinstance(limit, OncePerPeriod) for limit in logger.filters) == 1
