@@ -60,8 +60,7 @@ class Cluster:
         self._supervisor = supervisor
         self._ticket_key = secrets.token_hex(32)
         self._user_hash_key = secrets.token_hex(16)
-        # The same name in every run: what a killed expander left in /dev/shm is removed by the next one.
-        self._deployment = "demo." + hashlib.blake2b(str(plan.run_dir.resolve()).encode(), digest_size=6).hexdigest()
+        self._deployment = deployment_of(plan.run_dir)
         self.ranker_names = tuple(f"ranker-{number + 1}" for number in range(plan.rankers))
         names = ("etcd", "etcd-peer", "collector", "trigger", "router", "expander", *self.ranker_names)
         self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
@@ -220,6 +219,11 @@ class Cluster:
             environment={**threads, **variables},
             is_ready=lambda: is_serving(address),
         )
+
+
+def deployment_of(run_dir: Path) -> str:
+    """Name of the deployment that runs there: what a killed expander left in /dev/shm, the next one removes."""
+    return "demo." + hashlib.blake2b(str(run_dir.resolve()).encode(), digest_size=6).hexdigest()
 
 
 def _placed_on(router: router_pb2_grpc.RouterServiceStub) -> set[str]:

@@ -21,7 +21,8 @@ from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import UserKey
 from relaygr.domain.window import anchor_of
 from relaygr.model.error import logit_error
-from relaygr.model.interface import PageView, RelayModel, load_model, new_arena
+from relaygr.model.interface import PageView, RelayModel, new_arena
+from relaygr.model.loading import load_model
 from relaygr.model.run import RankInputs, infer_full, pre_infer, rank_on_psi, run
 
 

@@ -10,10 +10,8 @@ candidates.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -123,29 +121,3 @@ def new_arena(model: RelayModel, pages: int, device: str = "cpu") -> Tensor:
     """An empty arena for a model's K/V: [pages, page_elements] of its dtype."""
     dtype = TORCH_DTYPES[model.spec.identity.dtype]
     return torch.zeros(pages, model.page_elements, dtype=dtype, device=device)
-
-
-def load_model(source: str | Path, dtype: str | None = None) -> RelayModel:
-    """Load the model to serve.
-
-    Args:
-        source: a directory that `relaygr.model.checkpoint.save` wrote, or
-            "package.module:factory" naming a function that returns a RelayModel.
-        dtype: dtype to load a directory with; None for the one it was saved with.
-
-    Raises:
-        CorruptData: the directory does not hold a whole checkpoint.
-        ValueError: the source names nothing loadable.
-    """
-    if Path(source).is_dir():
-        # Here, because checkpoint.py builds on this module.
-        from relaygr.model import checkpoint
-
-        return checkpoint.load(Path(source), dtype)
-    module_name, _, factory_name = str(source).partition(":")
-    if not factory_name:
-        raise ValueError(f"{source}: neither a directory nor package.module:factory")
-    model = getattr(importlib.import_module(module_name), factory_name)()
-    if not isinstance(model, RelayModel):
-        raise ValueError(f"{source}: returned {type(model).__name__}, which lacks a part of RelayModel")
-    return model

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relaygr.errors import NotHere, RelayError
+from relaygr.registry.tasks import end_task
 from relaygr.registry.watch import BACKOFF_FIRST_S
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ class Registration:
 
     async def closed(self) -> None:
         """Stop; the key stays until its lease ends."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end_task(self._task)
         self._live_until_s = 0.0
 
     async def _run(self) -> None:
@@ -97,7 +96,8 @@ class Registration:
     async def _pause(self, pause_s: float) -> None:
         """Until the time has passed or the value changed."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
 
     async def _register(self) -> float:
         """Grant a lease and write the key under it. Returns when to come back, seconds."""

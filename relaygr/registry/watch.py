@@ -26,6 +26,7 @@ import grpc
 
 from relaygr.errors import RelayError, Unreachable
 from relaygr.registry.changes import Change, Deleted, Listed, Put
+from relaygr.registry.tasks import end_task
 from relaygr.registry.transport import EtcdTransport, etcd3, etcdrpc
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class Watch:
     async def listed(self, timeout_s: float) -> bool:
         """Wait for the first listing; False when it did not come in time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._listed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._listed.wait()
         return self.is_listed
 
     def age_ns(self, now_ns: int) -> int:
@@ -94,9 +96,7 @@ class Watch:
 
     async def closed(self) -> None:
         """Stop and wait for the end."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end_task(self._task)
 
     async def _run(self) -> None:
         backoff_s = BACKOFF_FIRST_S
@@ -139,7 +139,8 @@ class Watch:
         call = await self._transport.stream("Watch", "Watch")
         read: asyncio.Task[Any] | None = None
         try:
-            await asyncio.wait_for(call.write(self._create()), self._transport.timeout_s)
+            async with asyncio.timeout(self._transport.timeout_s):
+                await call.write(self._create())
             next_check_s = time.monotonic() + self._check_s
             while True:
                 read = read or asyncio.create_task(call.read())
@@ -157,9 +158,7 @@ class Watch:
         finally:
             call.cancel()
             if read is not None:
-                read.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-                    await read
+                await end_task(read)
 
     def _create(self) -> Any:
         assert self._revision is not None

@@ -16,7 +16,8 @@ from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.cost import CostModel
 from relaygr.domain.instance import InstanceRecord, InstanceState
-from relaygr.model.interface import TORCH_DTYPES, RelayModel, load_model
+from relaygr.model.interface import TORCH_DTYPES, RelayModel
+from relaygr.model.loading import load_model
 from relaygr.registry.client import Registry
 from relaygr.registry.keys import instance_key
 from relaygr.registry.registration import Registration

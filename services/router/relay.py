@@ -9,7 +9,6 @@ for. Whoever does not answer the check within its own timeout is fenced.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,11 +204,10 @@ class Relay:
             self._answered(record, error, began_ns)
             raise
         finally:
+            self._core.load.end(number, self._clock(), queues)
             if not call.done():
                 call.cancel()
-                with contextlib.suppress(asyncio.CancelledError, RelayError):
-                    await call
-            self._core.load.end(number, self._clock(), queues)
+                call.add_done_callback(_drop)
 
     async def _watch_over(
         self, call: asyncio.Task[ranker_pb2.RankResponse], record: InstanceRecord, timeout_s: float, began_ns: int
@@ -241,6 +239,12 @@ class Relay:
     def _has_failed(error: Unreachable) -> bool:
         """False when the instance was left waiting: its health check decides then."""
         return not isinstance(error, _SilentError)
+
+
+def _drop(call: asyncio.Task[ranker_pb2.RankResponse]) -> None:
+    """Nobody asks for the outcome of a call that was given up."""
+    if not call.cancelled():
+        call.exception()
 
 
 class _SilentError(Unreachable):

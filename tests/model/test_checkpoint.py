@@ -14,7 +14,8 @@ from relaygr.model import checkpoint
 from relaygr.model.config import ModelConfig
 from relaygr.model.conformance import Bench, Subject
 from relaygr.model.init import new_model
-from relaygr.model.interface import RelayModel, load_model
+from relaygr.model.interface import RelayModel
+from relaygr.model.loading import load_model
 from tests.model.models import ITEM_IDS, config, small_model
 
 

@@ -93,9 +93,9 @@ class Tier(RuleBasedStateMachine):
     @rule(step=st.sampled_from([1, 2, 4, 10, 16, 31, 130]), beating=st.booleans())
     def pass_time(self, step, beating):
         """With heartbeats on the way, as a rule; without, everybody was stopped."""
-        for tick in range(step):
+        for _ in range(step):
             self.now += 1
-            for process in self.processes if beating and tick % 7 == 6 else ():
+            for process in self.processes if beating and self.now % 7 == 0 else ():
                 self.beat(process)
 
     @rule(data=st.data())

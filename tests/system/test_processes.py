@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demo.cluster import deployment_of
 from demo.processes import ROOT, ProcessFailed, ProcessSpec, Supervisor
 
 MARK = "DEMO_TEST_MARK"
@@ -114,11 +115,11 @@ def test_settings_of_the_caller_do_not_leak_into_the_services(tmp_path, mark, mo
         assert supervisor.log_path("tell").read_text().strip() == "alive []"
 
 
-@pytest.fixture
-def demo(tmp_path, mark):
-    """The demo, up on a small log of its own."""
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A small log of behaviours; trained on once, since its folder holds the cache too."""
     rng = np.random.default_rng(1)
-    log = tmp_path / "log.csv"
+    log = tmp_path_factory.mktemp("log") / "log.csv"
     with log.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("user", "item", "timestamp"))
@@ -127,9 +128,15 @@ def demo(tmp_path, mark):
             rows.writerows(
                 (user, int(item), int(at)) for item, at in zip(rng.integers(1, 300, 200), times_s, strict=True)
             )
+    return log
+
+
+@pytest.fixture
+def demo(tmp_path, mark, log):
+    """The demo, up on a small log of its own."""
     command = [
         *(sys.executable, "-m", "demo", "--keep", "--data", str(log), "--minutes", "0.01", "--requests", "20"),
-        *("--run-dir", str(tmp_path / "run"), "--cache-dir", str(tmp_path / "cache")),
+        *("--run-dir", str(tmp_path / "run"), "--cache-dir", str(log.parent / "cache")),
     ]
     with (tmp_path / "out.txt").open("wb") as out:
         process = subprocess.Popen(
@@ -148,14 +155,20 @@ def demo(tmp_path, mark):
     finally:
         process.kill()
         process.wait()
+        wait_for(lambda: not marked(mark), "the processes of a killed demo are gone")
+        # An expander that was killed leaves its segment for the next one of the same folder to remove.
+        for segment in Path("/dev/shm").glob(f"relaygr-{deployment_of(tmp_path / 'run')}-*"):
+            segment.unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda one: one.name)
 @pytest.mark.timeout(90)
-def test_no_process_of_the_demo_outlives_it(demo, mark, number):
+def test_no_process_of_the_demo_outlives_it(demo, mark, number, tmp_path):
     # etcd, collector, trigger, router, two rankers, expander, and the demo itself.
     assert len(marked(mark)) == 8
     demo.send_signal(number)
     code = demo.wait(timeout=20)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     wait_for(lambda: not marked(mark), "all processes are gone")
+    if number != signal.SIGKILL:
+        assert not list(Path("/dev/shm").glob(f"relaygr-{deployment_of(tmp_path / 'run')}-*"))

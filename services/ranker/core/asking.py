@@ -37,7 +37,7 @@ class Asking:
         self._books.tickets.add(ticket)
         self._books.alarms.set((AlarmKind.WINDOW, event.ticket_id), event.window_end_ns)
         if how == Acceptance.STARTED:
-            entry.producer_trace = event.producer_trace
+            entry.asked_trace = event.producer_trace
         self._accept(event, how)
         return entry
 
@@ -125,5 +125,6 @@ class Asking:
     def _decline(self, event: PreInferAsked, reason: DeclineReason) -> None:
         self._books.counters.add(f"declined_{reason.value.lower()}")
         if event.ticket_id not in self._books.tickets.open:
-            self._books.tickets.note(event.ticket_id, Closing.DECLINED)
+            is_late = reason == DeclineReason.EXPIRED
+            self._books.tickets.note(event.ticket_id, Closing.EXPIRED if is_late else Closing.DECLINED)
         self._books.emit(Decline(event.ticket_id, reason))

@@ -24,7 +24,12 @@ class Entry:
     """At least `reach_tokens` long."""
     goal_tokens: int
     """What somebody waits for; equal to `tokens` when nothing is pending."""
-    producer_trace: str
+    asked_trace: str
+    """Of the ask that set the goal."""
+    job_trace: str = ""
+    """Of the ask that the job works for."""
+    producer_trace: str = ""
+    """Of the ask that brought the last complete tokens."""
     tokens: int = 0
     """Complete: may be read."""
     page_ids: list[int] = field(default_factory=list)
@@ -87,18 +92,19 @@ class EntryTable:
         self.by_job: dict[int, Entry] = {}
         self.leaving: dict[UserKey, int] = {}
         """Leaving entries of an owner."""
-        self._last_id = 0
+        self._entries_made = 0
+        self._jobs_made = 0
 
     @property
     def is_full(self) -> bool:
         """True when no entry can be added."""
         return len(self.by_id) >= self.entries_max
 
-    def add(self, key: PsiKey, chain: Chain, producer_trace: str) -> Entry:
+    def add(self, key: PsiKey, chain: Chain, asked_trace: str) -> Entry:
         """A new entry, empty, with the whole chain as its goal."""
         assert not self.is_full and key not in self.by_key
-        self._last_id += 1
-        entry = Entry(self._last_id, key, chain, chain.token_count, producer_trace)
+        self._entries_made += 1
+        entry = Entry(self._entries_made, key, chain, chain.token_count, asked_trace)
         self.by_id[entry.entry_id] = entry
         self.by_key[key] = entry
         return entry
@@ -106,10 +112,10 @@ class EntryTable:
     def draw_job(self, entry: Entry) -> int:
         """Give an entry its next job."""
         assert entry.job_id is None
-        self._last_id += 1
-        entry.job_id = self._last_id
-        self.by_job[self._last_id] = entry
-        return self._last_id
+        self._jobs_made += 1
+        entry.job_id = self._jobs_made
+        self.by_job[self._jobs_made] = entry
+        return self._jobs_made
 
     def end_job(self, entry: Entry) -> None:
         """The job's last report came; nothing writes to the pages any more."""

@@ -77,7 +77,7 @@ class Production:
         if not entry.tokens < event.tokens <= entry.target_tokens:
             self._books.counters.add("race_report_unexpected")
             return None
-        entry.tokens = event.tokens
+        entry.tokens, entry.producer_trace = event.tokens, entry.job_trace
         entry.goal_tokens = max(entry.goal_tokens, entry.tokens)
         if entry.tokens == entry.target_tokens:
             self._books.entries.end_job(entry)
@@ -141,7 +141,7 @@ class Production:
 
     def _begin(self, entry: Entry, cause: Cause) -> None:
         job_id = self._books.entries.draw_job(entry)
-        entry.is_reloaded = False
+        entry.is_reloaded, entry.job_trace = False, entry.asked_trace
         was_computing = entry.state == PsiState.PRODUCING
         if entry.tokens or was_computing or not self._books.is_dram_attached:
             self._compute(entry, cause)
@@ -177,7 +177,7 @@ class Production:
     def _take_reloaded(self, entry: Entry) -> None:
         entry.tokens = entry.stored_tokens = entry.target_tokens
         entry.goal_tokens = max(entry.goal_tokens, entry.tokens)
-        entry.is_reloaded = True
+        entry.is_reloaded, entry.producer_trace = True, entry.job_trace
         for ticket_id in entry.tickets:
             self._books.tickets.open[ticket_id].is_reloaded = True
 

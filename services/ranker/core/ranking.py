@@ -160,7 +160,7 @@ class Ranking:
         self._books.counters.add(f"rank_{tier.value.lower()}")
         if not is_whole:
             self._books.counters.add("rank_partial")
-        if is_joined and entry.is_pending:
+        if is_joined and not is_whole:
             self._books.counters.add("rank_overtook")
         self._count_answer(rank, is_hit=True)
         pages = tuple(entry.page_ids[: pages_of(tokens)])
@@ -170,7 +170,8 @@ class Ranking:
         self._leave(rank)
         rank.state, rank.entry_id = RankState.FULL, None
         self._books.counters.add(f"full_{reason.value.lower()}")
-        self._count_answer(rank, is_hit=False)
+        if reason != FallbackReason.FORGOTTEN:
+            self._count_answer(rank, is_hit=False)
         self._books.emit(RankInFull(rank.rank_id, reason))
 
     def _refuse(self, rank: Rank) -> None:
@@ -218,6 +219,7 @@ class Ranking:
         return FallbackReason.PRODUCTION_FAILED
 
     def _count_answer(self, rank: Rank, *, is_hit: bool) -> None:
+        """Survival (I1): of the tickets whose rank came, how many found psi. A forgotten user's is no loss."""
         if rank.ticket_id is not None and self._books.tickets.first_answer(rank.ticket_id):
             self._books.counters.add("rank_with_ticket")
             if is_hit:

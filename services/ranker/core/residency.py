@@ -49,7 +49,7 @@ class Occupancy:
 
 
 class Residency:
-    """A Machine. Ids of entries and jobs are drawn from one counter, so equal inputs give equal effects."""
+    """A Machine. Ids of entries and jobs count up from 1, so equal inputs give equal effects."""
 
     def __init__(
         self,

@@ -64,7 +64,9 @@ class TablePlanner:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), PERIOD_S)
+                async with asyncio.timeout(PERIOD_S):
+                    await self._changed.wait()
+            if self._changed.is_set():
                 await asyncio.sleep(self._settle_s)
             self._changed.clear()
             if not self._role.is_live:

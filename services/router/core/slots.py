@@ -108,8 +108,9 @@ def assign(previous: tuple[str, ...] | None, weights: Mapping[str, int]) -> tupl
         # The tie between equally deserving ones is the slot's own, so that neighbours spread.
         taker = max(held, key=lambda each: (shares[each] - len(held[each]), scores.of(slot, each)))
         held[taker].append(slot)
+    settled = set(previous or ())
     for joiner in held:
-        if len(held[joiner]) < shares[joiner] / 2 - 1:
+        if joiner not in settled or len(held[joiner]) < shares[joiner] / 2 - 1:
             _top_up(joiner, held, shares, scores)
     owners = [""] * SLOTS
     for instance_id, slots in held.items():

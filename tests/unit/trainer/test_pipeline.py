@@ -6,7 +6,7 @@ import pytest
 
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.identity import UserKey
-from relaygr.model.interface import load_model
+from relaygr.model.loading import load_model
 from trainer.__main__ import main
 from trainer.requests import read_requests
 

@@ -1,0 +1,32 @@
+"""Loads the model to serve: ours from a directory, or a team's own by name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from relaygr.model import checkpoint
+from relaygr.model.interface import RelayModel
+
+
+def load_model(source: str | Path, dtype: str | None = None) -> RelayModel:
+    """Load the model to serve.
+
+    Args:
+        source: a directory that `relaygr.model.checkpoint.save` wrote, or
+            "package.module:factory" naming a function that returns a RelayModel.
+        dtype: dtype to load a directory with; None for the one it was saved with.
+
+    Raises:
+        CorruptData: the directory does not hold a whole checkpoint.
+        ValueError: the source names nothing loadable.
+    """
+    if Path(source).is_dir():
+        return checkpoint.load(Path(source), dtype)
+    module_name, _, factory_name = str(source).partition(":")
+    if not factory_name:
+        raise ValueError(f"{source}: neither a directory nor package.module:factory")
+    model = getattr(importlib.import_module(module_name), factory_name)()
+    if not isinstance(model, RelayModel):
+        raise ValueError(f"{source}: returned {type(model).__name__}, which lacks a part of RelayModel")
+    return model
