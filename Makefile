@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo scripts tests
+SOURCES := relaygr services trainer demo scripts examples tests
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
@@ -54,7 +54,8 @@ lint: $(INSTALLED) generated ## ruff, buf, and generated files against their sou
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/buf lint protos
-	for script in $(wildcard scripts/gen_*.py); do $(call check_generated,$$script); done
+	$(BIN)/python scripts/gen_telemetry.py --check
+	$(BIN)/python scripts/gen_config_tables.py --check
 
 imports: $(INSTALLED) generated ## who may import whom
 	$(BIN)/lint-imports
@@ -124,8 +125,6 @@ define pytest
 @mkdir -p $(RESULTS)
 @$(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2)
 endef
-
-check_generated = $(BIN)/python $(1) --check
 
 .PHONY: help setup demo up test lint imports types unit property contract model system compose-smoke \
   protos telemetry fmt docs clean generated

@@ -3,7 +3,7 @@
 The ranking budget. The demo's model is small and machines differ, so a fixed number of
 milliseconds would make every request at risk on one machine and none on another. The budget
 is therefore placed where about half of the planned requests are at risk by the trigger's own
-test: at the median, over the requests, of their predicted full inference at the cost models'
+test: at the median, over requests and rankers, of predicted full inference at the cost model's
 error quantile, plus the wait that the test adds at the replay's rate. A production system has
 its budget given and sizes its histories to it; here it is the other way round.
 
@@ -36,19 +36,21 @@ def rank_budget_ns(planned: Sequence[PlannedRequest], costs: Sequence[CostModel]
         costs: of the rankers, as they publish them; the requests are shared among them.
         rate_hz: of the replay.
     """
+    foreseen = [value for cost in costs for value in _foreseen_ns(planned, cost, rate_hz / len(costs))]
+    return max(RANK_BUDGET_LEAST_NS, int(statistics.median(foreseen)))
+
+
+def _foreseen_ns(planned: Sequence[PlannedRequest], cost: CostModel, rate_hz: float) -> list[int]:
+    """What the trigger's test would predict for each request on one ranker."""
     full_ns = [
-        sum(
-            cost.full_ns(len(request.asked.candidates), request.delta_count, 1 + request.arrive_count) for cost in costs
-        )
-        // len(costs)
+        cost.full_ns(len(request.asked.candidates), request.delta_count, 1 + request.arrive_count)
         for request in planned
     ]
     times = ServiceTimes()
     times.mean_ns = statistics.fmean(full_ns)
     times.mean_square_ns2 = statistics.fmean(value**2 for value in full_ns)
-    wait_ns = wait_quantile_ns(rate_hz / len(costs), times, SLO_QUANTILE, int(statistics.median(full_ns)))
-    error = statistics.fmean(cost.relative_error for cost in costs)
-    return max(RANK_BUDGET_LEAST_NS, int(statistics.median(full_ns) * (1 + error)) + wait_ns)
+    wait_ns = wait_quantile_ns(rate_hz, times, SLO_QUANTILE, cost.upper_ns(int(times.mean_ns)))
+    return [cost.upper_ns(value) + wait_ns for value in full_ns]
 
 
 def psi_bytes(planned: Sequence[PlannedRequest], token_bytes: int) -> int:

@@ -171,7 +171,9 @@ class Cluster:
         )
 
     def _router(self) -> ProcessSpec:
-        return self._service("router", "router", {**self._registry(), "ticket_key": self._ticket_key})
+        return self._service(
+            "router", "router", {**self._registry(), "ticket_key": self._ticket_key, "router_id": "router-1"}
+        )
 
     def _trigger(self) -> ProcessSpec:
         return self._service(

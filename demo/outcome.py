@@ -34,6 +34,10 @@ class Outcome:
     """From the moment ranking was due to its answer: late sending counts."""
     compute_ns: int = 0
     """On the device, inside ranking."""
+    foreseen_full_ns: int = 0
+    """Full inference inside ranking, as the trigger predicted it at the cost model's error quantile, with queueing."""
+    foreseen_on_psi_ns: int = 0
+    """Ranking on psi, as the trigger predicted it."""
     trace_id: str = ""
     error: str = ""
     """Why it was not answered."""

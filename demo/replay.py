@@ -132,6 +132,7 @@ class Replay:
 
 
 def _outcome(request: PlannedRequest, relay: Relay, ranking: Ranking, late_ns: int) -> Outcome:
+    foreseen = relay.arrived.predictions
     return Outcome(
         planned=request,
         decision=relay.decision,
@@ -143,6 +144,8 @@ def _outcome(request: PlannedRequest, relay: Relay, ranking: Ranking, late_ns: i
         scores=ranking.scores,
         rank_ns=late_ns + int(ranking.timings_ms["rank"] * 1e6),
         compute_ns=int(ranking.timings_ms["rank.compute"] * 1e6),
+        foreseen_full_ns=foreseen.full_ns + foreseen.queue_ns,
+        foreseen_on_psi_ns=foreseen.rank_on_psi_ns,
         trace_id=relay.trace_id,
     )
 

@@ -122,6 +122,17 @@ class Printer:
                 *(f"{quantile(values, share):.2f}" for values, share in ((took, 0.5), (took, 0.99), (compute, 0.5))),
             )
         self._console.print(table)
+        admitted = [outcome for outcome in outcomes if outcome.is_admitted]
+        full, on_psi = (
+            quantile([getattr(outcome, name) / 1e6 for outcome in admitted], 0.5)
+            for name in ("foreseen_full_ns", "foreseen_on_psi_ns")
+        )
+        self._console.print(
+            f"  the trigger foresaw for the admitted, at the error quantile (P50): {full:.2f} ms in full, "
+            f"{on_psi:.2f} ms on psi",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def totals(self, seen: Totals) -> None:
         """The replay in a line or two."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from demo.story import Story, sentence, story_of
 from demo.traces import Span
+from relaygr.telemetry import names
 
 __all__ = ["index_page", "sentence", "trace_page"]
 
@@ -19,6 +20,7 @@ _LABEL_WIDTH = 150
 _ROW_HEIGHT = 22
 _LANE_GAP = 10
 _TICKS = 8
+_CHARACTER_WIDTH = 6.2
 _LANE_ORDER = ("client", "demo", "trigger", "router", "ranker", "expander")
 _COLOURS = {
     "client": "#6b7a8f",
@@ -104,31 +106,39 @@ def _drawing(spans: Sequence[Span], story: Story) -> str:
             parts.append(_bar(bar.span, x, y, width))
         top += lane.rows * _ROW_HEIGHT + _LANE_GAP
         parts.append(f'<line x1="0" y1="{top - 5}" x2="{_WIDTH}" y2="{top - 5}" stroke="#e4e8ee"/>')
-    parts.extend(_links(spans, positions))
+    parts.extend(_links(spans, positions, story))
     parts.append("</svg>")
     return "\n".join(parts)
 
 
 def _bar(span: Span, x: float, y: float, width: float) -> str:
     colour = "#b3261e" if span.is_error else _COLOURS.get(_lane_kind(span), _COLOUR_OTHER)
-    label = f"{span.name}  {_ms(span.end_unix_ns - span.start_unix_ns)}"
-    # The label stands right of the bar, or left of it where the drawing ends.
-    room = _WIDTH - x - width - 6
-    at, anchor = (x + width + 4, "start") if room > 6.2 * len(label) else (x - 4, "end")
+    label = f"{_name_of(span)}  {_ms(span.end_unix_ns - span.start_unix_ns)}"
+    # The label stands in the bar, or right of it, or left of it where the drawing ends.
+    needed = _CHARACTER_WIDTH * len(label)
+    if width > needed:
+        at, anchor, fill = x + 6, "start", "#ffffff"
+    elif _WIDTH - x - width - 6 > needed:
+        at, anchor, fill = x + width + 4, "start", "#1d2530"
+    else:
+        at, anchor, fill = x - 4, "end", "#1d2530"
     tip = "\n".join(f"{key} = {value}" for key, value in sorted(span.attributes.items()))
     return (
         f'<g><title>{html.escape(label)}\n{html.escape(tip)}</title><rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
         f'height="{_ROW_HEIGHT - 6}" rx="2" fill="{colour}" opacity="0.85"/>'
-        f'<text x="{at:.1f}" y="{y + 12:.1f}" text-anchor="{anchor}">{html.escape(label)}</text></g>'
+        f'<text x="{at:.1f}" y="{y + 12:.1f}" text-anchor="{anchor}" style="fill:{fill}">'
+        f"{html.escape(label)}</text></g>"
     )
 
 
-def _links(spans: Sequence[Span], positions: dict[str, tuple[float, float, float]]) -> list[str]:
+def _links(spans: Sequence[Span], positions: dict[str, tuple[float, float, float]], story: Story) -> list[str]:
+    """Lines from what made psi to what used it; from the end of the production, not of the call that asked for it."""
     drawn = []
+    made = {story.production.parent_span_id: story.production.span_id} if story.production else {}
     for span in spans:
         for link in span.links:
             if link.span_id in positions:
-                x, width, y = positions[link.span_id]
+                x, width, y = positions[made.get(link.span_id, link.span_id)]
                 to_x, _, to_y = positions[span.span_id]
                 drawn.append(
                     f'<path d="M{x + width:.1f},{y:.1f} C{x + width + 30:.1f},{y:.1f} {to_x - 30:.1f},{to_y:.1f} '
@@ -166,10 +176,17 @@ def _table_row(span: Span, start_unix_ns: int) -> str:
     )
     mark = ' class="error"' if span.is_error else ""
     return (
-        f"<tr{mark}><td>{html.escape(span.instance or span.service)}</td><td>{html.escape(span.name)}</td>"
+        f"<tr{mark}><td>{html.escape(span.instance or span.service)}</td><td>{html.escape(_name_of(span))}</td>"
         f'<td class="number">{_ms(span.start_unix_ns - start_unix_ns)}</td>'
         f'<td class="number">{_ms(span.end_unix_ns - span.start_unix_ns)}</td>'
         f'<td class="mono">{attributes}{links}</td></tr>'
+    )
+
+
+def _name_of(span: Span) -> str:
+    """The span's name without what all names share; of a stage, the stage's own."""
+    return str(span.attributes.get(names.ATTR_RECOMMEND_STAGE, "")) or span.name.removeprefix("relaygr.").removeprefix(
+        "v1."
     )
 
 

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 0.5
+MISCOUNT_S = 2.0
+"""Events of a stream that catches up may be on their way for so long."""
 _DELETE_EVENT = 1
 
 
@@ -68,7 +70,7 @@ class Watch:
         self._known: dict[str, bytes] = {}
         self._revision: int | None = None
         self._cluster_id = 0
-        self._miscounts = 0
+        self._miscounted_s: float | None = None
         self._confirmed_ns = time.monotonic_ns()
         self._listed_s = 0.0
         self._listed = asyncio.Event()
@@ -127,7 +129,7 @@ class Watch:
         values = dict(sorted(values.items()))
         self._cluster_id = answer.header.cluster_id
         self._revision = answer.header.revision
-        self._miscounts = 0
+        self._miscounted_s = None
         self._listed_s = time.monotonic()
         if values != self._known or not self.is_listed:
             self._known = values
@@ -186,7 +188,7 @@ class Watch:
             if event.mod_revision <= before:
                 continue  # A listing made meanwhile told it already.
             self._revision = event.mod_revision
-            self._miscounts = 0
+            self._miscounted_s = None
             key = event.key.decode()
             if isinstance(event, etcd3.events.DeleteEvent):
                 self._known.pop(key, None)
@@ -204,9 +206,11 @@ class Watch:
         assert self._revision is not None
         if answer.header.cluster_id != self._cluster_id or answer.header.revision < self._revision:
             raise _GapError("this etcd has another history")
-        # An event may still be on its way: only a second miscount in a row counts.
-        self._miscounts = self._miscounts + 1 if answer.count != len(self._known) else 0
-        if self._miscounts > 1:
+        if answer.count == len(self._known):
+            self._miscounted_s = None
+        elif self._miscounted_s is None:
+            self._miscounted_s = time.monotonic()
+        elif time.monotonic() - self._miscounted_s > MISCOUNT_S:
             raise _GapError(f"{answer.count} keys there, {len(self._known)} known")
 
     async def _range(self, *, count_only: bool) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+from typing import NoReturn
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
@@ -50,10 +52,16 @@ async def _nothing() -> None:
     return
 
 
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
 def main() -> None:
     """Read the environment and serve."""
     config = load(ExpanderConfig, "RELAYGR_EXPANDER", os.environ)
     configure_logging("relaygr-expander", config.log_level)
+    # Until the server takes signals over: a stop during the start must unlink the segment as well.
+    signal.signal(signal.SIGTERM, _leave)
     _log.info("config %s", describe(config))
     asyncio.run(serve(config))
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import os
+import uuid
+from dataclasses import replace
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import serve_until_signal
@@ -21,7 +23,7 @@ async def run(config: RouterConfig) -> None:
     """Build outside-in, serve until a signal, leave in order."""
     telemetry = Telemetry.setup(
         "relaygr-router",
-        config.router_id or "router",
+        config.router_id,
         config.otlp_endpoint,
         config.user_hash_key,
         sample_ratio=config.trace_sample_ratio,
@@ -42,6 +44,7 @@ async def run(config: RouterConfig) -> None:
 def main() -> None:
     """Entry point."""
     config = load(RouterConfig, "RELAYGR_ROUTER", os.environ)
+    config = replace(config, router_id=config.router_id or uuid.uuid4().hex[:12])
     configure_logging("router", config.log_level)
     _log.info("config %s", json.dumps(describe(config)))
     asyncio.run(run(config))

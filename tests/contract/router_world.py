@@ -8,6 +8,9 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import grpc
+import pytest
+
 from relaygr.domain.identity import UserKey
 from relaygr.registry import Registry, keys
 from relaygr.registry.server import EmbeddedEtcd
@@ -30,6 +33,13 @@ async def until(condition, timeout_s=15.0):
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition belongs to the code under test
             await asyncio.sleep(0.01)
+
+
+async def failing(call):
+    """The error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
 
 
 class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):

@@ -37,6 +37,7 @@ class Job:
 class Spill:
     effect: fx.StartSpill
     content: Tokens
+    is_forgotten: bool = False
 
 
 @dataclass
@@ -128,6 +129,8 @@ class World:
     def forget(self, owner: UserKey) -> None:
         self.open = {ticket_id: known for ticket_id, known in self.open.items() if known.key.owner != owner}
         before = len(self.forgotten)
+        for spill in self.spills.values():
+            spill.is_forgotten = spill.is_forgotten or spill.effect.key.owner == owner
         self.feed(ev.UserForgotten(owner))
         assert self.forgotten[before:] == [owner]
         assert all(job.is_cancelled for job in self.jobs.values() if job.key.owner == owner)
@@ -281,9 +284,11 @@ class World:
         spill = self.spills.pop(entry_id)
         effect = spill.effect
         assert self.read(effect.page_ids, effect.tokens) == spill.content, "pages changed while they were copied"
+        stored = (spill.content, effect.digest)
         if is_stored:
-            self.dram[effect.key] = (spill.content, effect.digest)
+            self.dram[effect.key] = stored
         self.feed(ev.SpillEnded(entry_id, is_stored))
+        assert not spill.is_forgotten or self.dram.get(effect.key) is not stored, "a forgotten user came back to DRAM"
 
     def store_in_dram(self, key: PsiKey, content: Chain) -> None:
         self.dram[key] = (self.values[content.digest], content.digest)

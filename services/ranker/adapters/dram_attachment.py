@@ -140,6 +140,15 @@ class Attacher:
             await self._adopt(reply)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, SegmentRejected, OSError) as error:
             return await self._failed(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return await self._failed(ConnectionError("the channel was closed"))
+        except Exception as error:
+            # A bug; but a tier that is off for ever because its heart stopped is the worse end.
+            _log.exception("heartbeat failed")
+            return await self._failed(error)
         self._failures = 0
         return min(max(reply.heartbeat_ns / 1e9, HEARTBEAT_S_MIN), HEARTBEAT_S_MAX)
 

@@ -131,7 +131,10 @@ class CancelProduction:
 
 @dataclass(frozen=True, slots=True)
 class PromoteProduction:
-    """A rank waits for this job: lend it the rank's class and deadline."""
+    """A rank waits for this job: lend it the rank's class and deadline.
+
+    Said again after StartLookup and StartCompute while somebody waits: that is new work.
+    """
 
     job_id: int
     deadline_ns: int

@@ -100,6 +100,11 @@ class EntryTable:
         """True when no entry can be added."""
         return len(self.by_id) >= self.entries_max
 
+    @property
+    def resting_count(self) -> int:
+        """Matched entries without a job: resident or spilling. Counted over the jobs, which are few."""
+        return len(self.by_key) - sum(entry.state != PsiState.LEAVING for entry in self.by_job.values())
+
     def add(self, key: PsiKey, chain: Chain, asked_trace: str) -> Entry:
         """A new entry, empty, with the whole chain as its goal."""
         assert not self.is_full and key not in self.by_key

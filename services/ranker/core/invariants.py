@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.ranker.core.books import Books, RankState
 from services.ranker.core.counters import RACE_COUNTERS
 from services.ranker.core.entries import Entry
-from services.ranker.core.lifecycle import HAS_JOB, PsiState
+from services.ranker.core.lifecycle import HAS_JOB, LEASABLE, PsiState
 from services.ranker.core.matching import agrees
 from services.ranker.core.pages import pages_of
 
@@ -31,6 +31,7 @@ def _check_bounds(books: Books) -> None:
     assert len(tickets.open) <= tickets.tickets_max and len(tickets.closed) <= tickets.closed_max
     assert len(books.ranks) <= books.ranks_max
     assert len(books.spills) <= books.spills_max and len(books.spill_queue) <= entries.entries_max
+    assert not books.spill_queue or len(books.spills) == books.spills_max, "copies wait beside a free place"
     assert len(books.tombstones) <= books.tombstones_max
     waiting = sum(rank.state == RankState.WAITING for rank in books.ranks.values())
     assert len(books.alarms) == len(tickets.open) + waiting + len(books.tombstones)
@@ -41,6 +42,7 @@ def _check_entry(books: Books, entry: Entry) -> None:
     assert len(entry.page_ids) >= pages_of(max(entry.reach_tokens, entry.tokens))
     assert entry.tokens <= entry.goal_tokens and entry.reach_tokens <= entry.chain.token_count
     assert all(0 < tokens <= entry.tokens for tokens in entry.leases.values()), "a lease on incomplete tokens"
+    assert not entry.leases or entry.state in (*LEASABLE, PsiState.LEAVING)
     assert (entry.entry_id in books.spills) == bool(entry.spilling_tokens)
     assert entry.spilling_tokens <= entry.tokens and entry.stored_tokens <= entry.tokens
     match entry.state:
@@ -65,6 +67,8 @@ def _check_index(books: Books) -> None:
     assert len(matched) == len(entries.by_key)
     assert all(entries.by_key[entry.key] is entry for entry in matched)
     assert sum(entries.leaving.values()) == len(entries.by_id) - len(matched)
+    resting = [entry for entry in matched if entry.state in (PsiState.RESIDENT, PsiState.SPILLING)]
+    assert entries.resting_count == len(resting)
     with_job = [entry for entry in entries.by_id.values() if entry.job_id is not None]
     assert len(with_job) == len(entries.by_job)
     producing = [entry.key for entry in with_job]

@@ -85,6 +85,10 @@ TRANSITIONS: dict[tuple[PsiState, Cause], tuple[PsiState, ...]] = {
 HAS_JOB = (PsiState.LOOKING_UP, PsiState.RELOADING, PsiState.PRODUCING)
 """States in which a job works towards what was asked."""
 
+LEASABLE = (PsiState.PRODUCING, PsiState.CANCELLING, PsiState.RESIDENT, PsiState.SPILLING)
+"""States in which ranks may lease the complete tokens. LEASED is not a state of its own, because
+it may begin and end in any of these, and keeps a leaving psi until it ends."""
+
 
 def assert_allowed(source: PsiState, cause: Cause, target: PsiState) -> None:
     """Stop at a change of state that the table does not have."""

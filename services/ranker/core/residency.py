@@ -44,6 +44,7 @@ class Occupancy:
     reserved_pages: int
     """Pages that cannot be evicted."""
     resident_entries: int
+    """Psi that no job is working on."""
     open_tickets: int
     counters: dict[str, int]
 
@@ -143,9 +144,7 @@ class Residency:
         return Occupancy(
             used_pages=books.pages.used_pages,
             reserved_pages=books.pages.used_pages - self._holding.idle_pages,
-            resident_entries=sum(
-                entry.state in (PsiState.RESIDENT, PsiState.SPILLING) for entry in books.entries.by_id.values()
-            ),
+            resident_entries=books.entries.resting_count,
             open_tickets=len(books.tickets.open),
             counters=books.counters.copy(),
         )

@@ -102,15 +102,12 @@ class Schedule:
         return True
 
     def must_yield(self, running: Job, now_ns: int) -> bool:
-        """True when a job of a more urgent class waits. Cheap: asked between layers."""
+        """True when a job of a more urgent class waits. Cheap: asked between layers.
+
+        Also when it is late: the `take` that follows drops it, and sees who stands behind it.
+        """
         current = self._running.get(running.job_id, running)
-        for job_class in JobClass:
-            if job_class >= current.job_class:
-                return False
-            head = self._head(job_class)
-            if head is not None and not head.is_late(now_ns):
-                return True
-        return False
+        return any(self._head(job_class) is not None for job_class in JobClass if job_class < current.job_class)
 
     def put_back(self, job: Job) -> None:
         """Queue a running job again, preempted or between chunks; `expected_ns` may be what is left.

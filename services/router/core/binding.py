@@ -200,7 +200,7 @@ class Binding:
         able = [
             member
             for member in self.members
-            if member.record.instance_id not in tried and model_key in (None, member.record.model.key)
+            if member.record.instance_id not in tried and model_key in (None, member.model_key)
         ]
         free = [member for member in able if member.is_usable]
         return [member for member in free if member.is_ready] or free or able
@@ -209,7 +209,7 @@ class Binding:
         """The model for requests that name none: the one with the largest device budget at hand."""
         budgets: dict[str, int] = {}
         for member in self.candidates(None, tried):
-            key = member.record.model.key
+            key = member.model_key
             budgets[key] = budgets.get(key, 0) + member.record.device_budget_bytes + 1
         return max(budgets, key=lambda key: (budgets[key], key), default=None)
 
@@ -218,12 +218,12 @@ class Binding:
         return {
             member.record.instance_id: member.record.device_budget_bytes
             for member in self.members
-            if member.is_ready and member.record.model.key == model_key
+            if member.is_ready and member.model_key == model_key
         }
 
     def models(self) -> list[str]:
         """Models that instances serve, in order."""
-        return sorted({member.record.model.key for member in self.members})
+        return sorted({member.model_key for member in self.members})
 
     def table(self, model_key: str) -> SlotTable | None:
         """The slot table last read from etcd."""
@@ -251,7 +251,7 @@ class Binding:
         pin = self.pins.get(subject.user_hash, now_ns)
         if pin is not None:
             member = self.members.get(pin.instance_id)
-            if member is not None and member.record.epoch == pin.epoch and member.record.model.key == model_key:
+            if member is not None and member.record.epoch == pin.epoch and member.model_key == model_key:
                 if member.is_usable:
                     return pin.instance_id, Branch.PIN
         return self._owners(model_key)[slot], Branch.SLOT
@@ -266,7 +266,7 @@ class Binding:
 
     def _named_by(self, ticket: TicketRef) -> Member | None:
         member = self.members.get(ticket.instance_id)
-        if member is None or member.record.epoch != ticket.epoch or member.record.model.key != ticket.model_key:
+        if member is None or member.record.epoch != ticket.epoch or member.model_key != ticket.model_key:
             return None
         return member
 
@@ -284,7 +284,7 @@ class Binding:
         order = self._orders.get((model_key, slot))
         if order is None:
             weights = {m.record.instance_id: m.record.device_budget_bytes for m in self.members}
-            of_model = {m.record.instance_id for m in self.members if m.record.model.key == model_key}
+            of_model = {m.record.instance_id for m in self.members if m.model_key == model_key}
             order = ring_order(slot, {each: weights[each] for each in sorted(of_model)})
             self._orders[model_key, slot] = order
         return order

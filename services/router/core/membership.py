@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, StartProbe
@@ -57,6 +57,15 @@ class Member:
     struck_ns: int = 0
     doubt_check_ns: int | None = None
     """Set while doubted: when it is checked next."""
+    model_key: str = field(init=False)
+    """Kept, since it is a hash and every choice asks for it."""
+
+    def __post_init__(self) -> None:
+        self.model_key = self.record.model.key
+
+    def renew(self, record: InstanceRecord) -> None:
+        """Another record of the same boot."""
+        self.record, self.model_key, self.doubt_check_ns = record, record.model.key, None
 
     @property
     def is_ready(self) -> bool:
@@ -84,7 +93,7 @@ class Membership:
 
     def __iter__(self) -> Iterator[Member]:
         """Members in the order of their ids."""
-        return iter([self._members[each] for each in sorted(self._members)])
+        return iter(self._members.values())
 
     def get(self, instance_id: str) -> Member | None:
         """A member by id."""
@@ -128,7 +137,9 @@ class Membership:
         """Assert the invariants."""
         assert len(self._members) <= self._members_max
         assert len(self._losses_ns) <= self._members_max
+        assert list(self._members) == sorted(self._members)
         for instance_id, member in self._members.items():
+            assert member.model_key == member.record.model.key
             assert member.record.instance_id == instance_id
             assert member.strikes >= (0 if member.is_usable else 1)
 
@@ -147,9 +158,11 @@ class Membership:
                 self.refused_records += 1
                 return []
             self._members[record.instance_id] = Member(record)
+            # In order at each change, so that no choice has to sort.
+            self._members = dict(sorted(self._members.items()))
             return [ChangeMembers()]
-        before, member.record = member.record, record
-        member.doubt_check_ns = None
+        before = member.record
+        member.renew(record)
         if before.epoch == record.epoch:
             return [] if before == record else [ChangeMembers()]
         self._members[record.instance_id] = Member(record)

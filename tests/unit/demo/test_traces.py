@@ -6,7 +6,9 @@ from relaygr.telemetry import names
 MS = 1_000_000
 
 
-def span(span_id: str, parent: str = "", *, trace: str = "t1", name: str = "work", start: int = 0, end: int = 1, **more):
+def span(
+    span_id: str, parent: str = "", *, trace: str = "t1", name: str = "work", start: int = 0, end: int = 1, **more
+):
     return Span(
         trace_id=trace,
         span_id=span_id,

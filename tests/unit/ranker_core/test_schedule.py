@@ -1,0 +1,142 @@
+import pytest
+
+from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
+
+RANK, FULL, PRE = JobClass.RANK, JobClass.FULL, JobClass.PRE_INFER
+
+
+def job(job_id: int, job_class: JobClass, deadline_ns: int, *, expected_ns: int = 10, droppable: bool = True) -> Job:
+    return Job(job_id, job_class, deadline_ns, expected_ns, droppable)
+
+
+def schedule(*jobs: Job, jobs_max: int = 16) -> Schedule:
+    made = Schedule(jobs_max)
+    for each in jobs:
+        assert made.submit(each, 0)
+    made.check()
+    return made
+
+
+def taken(made: Schedule, now_ns: int = 0) -> list[int]:
+    ids = []
+    while (head := made.take(now_ns)[0]) is not None:
+        ids.append(head.job_id)
+        made.finish(head.job_id, 1)
+        made.check()
+    return ids
+
+
+def test_rank_before_full_before_pre_infer_and_earliest_deadline_first_within():
+    jobs = [job(1, PRE, 10), job(2, FULL, 90), job(3, RANK, 80), job(4, RANK, 70), job(5, PRE, 5), job(6, FULL, 60)]
+    assert taken(schedule(*jobs)) == [4, 3, 6, 2, 5, 1]
+
+
+def test_equal_deadlines_run_in_the_order_of_arrival():
+    assert taken(schedule(job(3, RANK, 50), job(1, RANK, 50), job(2, RANK, 50))) == [3, 1, 2]
+
+
+def test_late_work_is_dropped_and_handed_out_once():
+    made = schedule(job(1, PRE, 10), job(2, RANK, 10), job(3, RANK, 100))
+    head, dropped = made.take(10)
+    assert head is not None
+    assert (head.job_id, {each.job_id for each in dropped}) == (3, {1, 2})
+    assert made.take(10) == (None, ())
+
+
+def test_late_work_that_may_not_be_dropped_runs():
+    made = schedule(job(1, FULL, 10, droppable=False))
+    head, dropped = made.take(1_000)
+    assert head is not None and not dropped
+
+
+def test_late_work_is_not_taken_in():
+    made = Schedule(4)
+    assert not made.submit(job(1, RANK, 10), 10)
+    assert made.submit(job(1, RANK, 10, droppable=False), 10)
+
+
+def test_full_table_sheds_the_last_pre_infer_for_a_rank():
+    made = schedule(job(1, PRE, 50), job(2, PRE, 90), job(3, FULL, 10), jobs_max=3)
+    assert not made.submit(job(4, PRE, 5), 0), "a pre-infer sheds nobody"
+    assert made.submit(job(5, RANK, 40), 0)
+    made.check()
+    head, dropped = made.take(0)
+    assert head is not None and head.job_id == 5
+    assert [each.job_id for each in dropped] == [2]
+    assert made.take(0)[1] == (), "dropped work is handed out once"
+
+
+def test_full_table_of_ranks_refuses():
+    made = schedule(job(1, RANK, 50), job(2, FULL, 50), jobs_max=2)
+    assert not made.submit(job(3, RANK, 10), 0)
+    assert made.load() == Queues(1, 1, 0, 20)
+
+
+def test_promoted_job_runs_in_its_new_class_and_by_its_new_deadline():
+    made = schedule(job(1, PRE, 500), job(2, RANK, 90), job(3, FULL, 20))
+    assert made.promote(1, RANK, 80)
+    assert made.load() == Queues(2, 1, 0, 30)
+    assert taken(made) == [1, 2, 3]
+
+
+def test_promotion_never_makes_less_urgent():
+    made = schedule(job(1, RANK, 50), job(2, RANK, 60))
+    assert made.promote(1, PRE, 900)
+    assert taken(made) == [1, 2]
+    assert not made.promote(1, RANK, 1), "it is gone"
+
+
+def test_running_job_that_was_promoted_keeps_it_when_put_back():
+    made = schedule(job(1, PRE, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, RANK, 40)
+    assert made.submit(job(2, FULL, 10), 0)
+    assert not made.must_yield(head, 0), "it runs as a rank now"
+    made.put_back(head)
+    made.check()
+    assert taken(made) == [1, 2]
+
+
+def test_running_job_yields_to_a_higher_class_only():
+    made = schedule(job(1, FULL, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    assert not made.must_yield(head, 0)
+    made.submit(job(2, FULL, 10), 0)
+    made.submit(job(3, PRE, 10), 0)
+    assert not made.must_yield(head, 0)
+    made.submit(job(4, RANK, 50), 0)
+    assert made.must_yield(head, 0)
+    made.submit(job(5, RANK, 90), 0)
+    assert made.must_yield(head, 60), "one that is late hides nobody"
+
+
+def test_put_back_job_counts_what_is_left():
+    made = schedule(job(1, PRE, 500, expected_ns=100))
+    head, _ = made.take(0)
+    assert head is not None
+    made.put_back(Job(1, PRE, 500, 30, True))
+    assert made.load() == Queues(0, 0, 1, 30)
+
+
+def test_cancelled_job_is_never_taken():
+    made = schedule(job(1, RANK, 50), job(2, RANK, 60))
+    assert made.cancel(1)
+    assert not made.cancel(1)
+    assert taken(made) == [2]
+
+
+def test_running_job_cannot_be_cancelled_here():
+    made = schedule(job(1, RANK, 50))
+    made.take(0)
+    assert not made.cancel(1)
+    made.finish(1, 7)
+    assert made.spent_ns[RANK] == 7
+    assert made.load() == Queues(0, 0, 0, 0)
+
+
+def test_one_job_twice_is_a_bug():
+    made = schedule(job(1, RANK, 50))
+    with pytest.raises(AssertionError, match="twice"):
+        made.submit(job(1, RANK, 50), 0)
