@@ -40,7 +40,7 @@ class ReplayRequest:
 class ReplayOptions:
     """How requests are made."""
 
-    candidates: int = 128
+    candidates: int = 64
     positives_max: int = 10
     history_min: int = HISTORY_MIN
     seed: int = 1

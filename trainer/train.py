@@ -9,6 +9,7 @@ Shapes: B users, S scored positions, M candidates, K tasks.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -39,8 +40,8 @@ ACTIONS_MAX = 64
 class TrainOptions:
     """The recipe."""
 
-    layers: int = 4
-    width: int = 128
+    layers: int = 6
+    width: int = 192
     heads: int = 4
     head_width: int = 128
     normaliser: int = 512
@@ -125,7 +126,9 @@ class _Run:
         self._loss, self._steps, self._validated = float("nan"), 0, 0
         self._start_s = time.monotonic()
         layout = "{desc}: {percentage:3.0f}%|{bar:30}| {elapsed}{postfix}"
-        self._bar = tqdm(total=100, desc="training", bar_format=layout, mininterval=0.5)
+        # A log file gets a line now and then, a terminal a moving bar.
+        interval_s = 0.5 if sys.stderr.isatty() else 20.0
+        self._bar = tqdm(total=100, desc="training", bar_format=layout, mininterval=interval_s)
 
     def step(self, labelled: Labelled) -> bool:
         """Learn from a batch; False when the time is over."""
