@@ -63,7 +63,8 @@ def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[st
         # Without this a paused peer holds a connection open far beyond the keepalive timeout.
         ("grpc.http2.ping_timeout_ms", 3_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # Also how long one attempt to connect may take.
+        ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         # Pools of two processes in one (tests, the client library) must not share connections.
         ("grpc.use_local_subchannel_pool", 1),

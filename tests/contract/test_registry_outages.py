@@ -42,6 +42,7 @@ async def test_nothing_raises_while_etcd_is_down_and_everything_comes_back(regis
     key = PREFIX + "instance"
     seen = Seen()
     watch = registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    assert await watch.listed(5)
     registration = registry.keep_registered(key, lambda: "same", ttl_s=1)
     await seen.until(lambda changes: Put(key, b"same") in changes)
     etcd.kill()
@@ -78,6 +79,7 @@ async def test_a_stopped_etcd_is_noticed_in_seconds_and_resumed(registry, etcd):
     key = PREFIX + "instance"
     seen = Seen()
     watch = registry.watch_prefix(PREFIX, seen, check_s=0.3)
+    assert await watch.listed(5)
     registration = registry.keep_registered(key, lambda: "same", ttl_s=2)
     await seen.until(lambda changes: Put(key, b"same") in changes)
     await until(lambda: registration.is_live)

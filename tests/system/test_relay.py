@@ -9,11 +9,14 @@ from demo.cluster import describe_ranker
 from tests.system.world import (
     AT_RISK_MS,
     CANDIDATES,
+    FRESH_USERS,
     ITEMS,
+    LATEST_MS,
     NO_RISK_MS,
     SCORE_DIFFERENCE_MOST,
     USERS,
     client_of,
+    relay_admitted,
     relay_once,
     until,
 )
@@ -21,8 +24,8 @@ from tests.system.world import (
 
 async def test_an_admitted_request_is_ranked_on_psi_with_the_scores_of_full_inference(cluster):
     async with client_of(cluster) as client:
-        decision, ranking = await relay_once(client, 1, wait_s=0.2)
-    assert decision == "ADMITTED" and ranking.admitted
+        ranking = await relay_admitted(client, FRESH_USERS[3], wait_s=0.2)
+    assert ranking.admitted
     assert ranking.tier == "DEVICE" and ranking.branch == "TICKET"
     assert ranking.psi_tokens > 128
     assert ranking.score_difference <= SCORE_DIFFERENCE_MOST
@@ -31,7 +34,7 @@ async def test_an_admitted_request_is_ranked_on_psi_with_the_scores_of_full_infe
 
 async def test_a_request_not_at_risk_is_ranked_without_a_ticket(cluster):
     async with client_of(cluster) as client:
-        decision, ranking = await relay_once(client, 2, budget_ms=NO_RISK_MS)
+        decision, ranking = await relay_once(client, FRESH_USERS[4], budget_ms=NO_RISK_MS)
     assert decision == "NOT_AT_RISK" and not ranking.admitted
     assert ranking.tier == "FULL" and ranking.fallback == "NO_TICKET"
 
@@ -80,7 +83,9 @@ async def test_reservations_end(cluster):
     async with client_of(cluster) as client:
         for user in range(6):
             await relay_once(client, user)
-            abandoned = await client.arrive(user=user + 6, candidate_count=8, rank_budget_ms=AT_RISK_MS)
+            abandoned = await client.arrive(
+                user=user + 6, candidate_count=8, rank_budget_ms=AT_RISK_MS, rank_latest_ms=LATEST_MS
+            )
             async with abandoned:
                 assert abandoned.decision in ("ADMITTED", "DECLINED")
 
@@ -100,7 +105,7 @@ async def test_many_requests_at_once_are_all_answered(cluster):
 @pytest.mark.parametrize("count", [1, 63, 256])
 async def test_any_number_of_candidates_up_to_the_limit_is_scored(cluster, count):
     async with client_of(cluster) as client:
-        relay = await client.arrive(user=3, candidate_count=count, rank_budget_ms=AT_RISK_MS)
+        relay = await client.arrive(user=3, candidate_count=count, rank_budget_ms=AT_RISK_MS, rank_latest_ms=LATEST_MS)
         async with relay:
             ranking = await relay.rank(ITEMS[:count], verify=True)
     assert ranking.scores.shape == (count, 2)

@@ -7,7 +7,7 @@ import pytest
 
 from demo.traces import Span
 from relaygr.telemetry import Telemetry, names
-from tests.system.world import client_of, relay_once, until
+from tests.system.world import FRESH_USERS, client_of, relay_admitted, relay_once, until
 
 SERVICES = {"relaygr-client", "relaygr-trigger", "relaygr-router", "relaygr-ranker", "relaygr-expander"}
 # Child and parent, as (service, end of the span's name, kind).
@@ -58,7 +58,7 @@ def find(spans: list[Span], service: str, ending: str, kind: str) -> list[Span]:
 
 async def test_a_relay_is_one_trace_over_all_services(cluster, telemetry):
     async with client_of(cluster, telemetry) as client:
-        _, ranking = await relay_once(client, 30, wait_s=0.1, verify=False)
+        ranking = await relay_admitted(client, FRESH_USERS[0], wait_s=0.1, verify=False)
     spans = await trace_of(cluster, ranking.trace_id, until_named="CompleteStore")
     assert {span.trace_id for span in spans} == {ranking.trace_id}
     assert {span.service for span in spans} == SERVICES
@@ -75,8 +75,8 @@ async def test_a_relay_is_one_trace_over_all_services(cluster, telemetry):
 
 async def test_the_rank_links_to_the_span_that_made_its_psi_in_an_earlier_request_too(cluster, telemetry):
     async with client_of(cluster, telemetry) as client:
-        _, first = await relay_once(client, 31, wait_s=0.1, verify=False)
-        _, second = await relay_once(client, 31, wait_s=0.1, verify=False)
+        first = await relay_admitted(client, FRESH_USERS[1], wait_s=0.1, verify=False)
+        second = await relay_admitted(client, FRESH_USERS[1], wait_s=0.1, verify=False)
     assert first.trace_id != second.trace_id and second.tier == "DEVICE"
     for ranking in (first, second):
         spans = await trace_of(cluster, ranking.trace_id, until_named="RankerService/Rank")
@@ -96,7 +96,7 @@ async def test_no_span_tells_who_the_user_is(cluster, telemetry):
 
 async def test_the_page_of_a_trace_says_what_happened(cluster, telemetry):
     async with client_of(cluster, telemetry) as client:
-        _, ranking = await relay_once(client, 32, wait_s=0.1, verify=False)
+        ranking = await relay_admitted(client, FRESH_USERS[2], wait_s=0.1, verify=False)
     await trace_of(cluster, ranking.trace_id, until_named="RankerService/Rank")
     page = (cluster.traces_dir / f"{ranking.trace_id}.html").read_text()
     assert "before ranking came" in page and "<svg" in page

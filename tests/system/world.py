@@ -22,6 +22,8 @@ from relaygr.model.init import new_model
 from relaygr.telemetry import Telemetry
 
 USERS = 40
+FRESH_USERS = range(100, 108)
+"""Users with a history whom only a test that needs a stranger asks for."""
 ITEMS = np.arange(1, 501)
 CANDIDATES = 64
 CROSS_WIDTH = 3
@@ -44,7 +46,7 @@ def write_store(folder: Path) -> Path:
     with log.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("user", "item", "timestamp", "action"))
-        for user in range(USERS):
+        for user in (*range(USERS), *FRESH_USERS):
             count = int(rng.integers(150, 900))
             times_s = 1_600_000_000 + np.cumsum(rng.integers(1, 3000, count))
             columns = (rng.choice(ITEMS, count), times_s, rng.integers(1, 6, count))
@@ -111,6 +113,19 @@ async def relay_once(
             await asyncio.sleep(wait_s)
         ranking = await relay.rank(ITEMS[:CANDIDATES], request_time_s=1_700_000_000, verify=verify)
     return relay.decision, ranking
+
+
+async def relay_admitted(client: RelayClient, user: str | int, *, wait_s: float = 0.05, verify: bool = True) -> Ranking:
+    """Like relay_once, asked again while the windows of earlier requests leave no room on the device."""
+    found: list[Ranking] = []
+
+    async def admitted() -> bool:
+        decision, ranking = await relay_once(client, user, wait_s=wait_s, verify=verify)
+        found.append(ranking)
+        return decision == "ADMITTED"
+
+    await until(admitted, f"user {user} is admitted")
+    return found[-1]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 20.0) -> None:

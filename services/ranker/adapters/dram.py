@@ -150,7 +150,7 @@ class DramTier:
         if attachment is None:
             return None
         request = expander_pb2.LookupRequest(key=self._key_pb(key), **self._caller(attachment))
-        reply = await self._call(self._stub.Lookup, request)
+        reply = await self._call(self._stub.Lookup, request, attachment)
         if reply is None or not reply.found or attachment.is_ended:
             return None
         content = reply.content
@@ -214,7 +214,7 @@ class DramTier:
     async def forget(self, owner: UserKey) -> tuple[int, bool]:
         """Purge a user: entries purged, and whether the expander confirmed it."""
         request = expander_pb2.EvictRequest(tenant=owner.tenant, user=owner.user)
-        reply = await self._call(self._stub.Evict, request, FORGET_TIMEOUT_S)
+        reply = await self._call(self._stub.Evict, request, None, FORGET_TIMEOUT_S)
         return (0, False) if reply is None else (reply.entries, True)
 
     async def _load(self, found: Found, pages: Pages, stopped: asyncio.Event) -> bool:
@@ -239,7 +239,7 @@ class DramTier:
         if sum(page.nbytes for page in pages) != found.length_bytes:
             return None
         request = expander_pb2.PrepareLoadRequest(pin_id=found.pin_id, **self._caller(attachment))
-        grant = await self._call(self._stub.PrepareLoad, request)
+        grant = await self._call(self._stub.PrepareLoad, request, attachment)
         if grant is None or not grant.granted or grant.generation != found.generation or attachment.is_ended:
             return None
         return tuple(grant.blocks) if self._fits(attachment, grant.blocks, found.length_bytes) else None
@@ -251,7 +251,7 @@ class DramTier:
         if not verified:
             _log.error("an entry of %d tokens failed its digest and is dropped", found.token_count)
         request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **self._caller(attachment))
-        reply = await self._call(self._stub.CompleteLoad, request)
+        reply = await self._call(self._stub.CompleteLoad, request, attachment)
         return reply is not None and reply.held and not attachment.is_ended
 
     async def _store(self, store: _Store, attachment: Attachment) -> None:
@@ -263,7 +263,7 @@ class DramTier:
                 chain_digest=store.chain_digest,
                 **self._caller(attachment),
             )
-            grant = await self._call(self._stub.PrepareStore, request)
+            grant = await self._call(self._stub.PrepareStore, request, attachment)
             if grant is None:
                 # It may have been granted: asked again for the same, the expander repeats the grant.
                 store.stop()
@@ -303,7 +303,7 @@ class DramTier:
             ),
             **self._caller(attachment),
         )
-        reply = None if attachment.is_ended else await self._call(self._stub.CompleteStore, request)
+        reply = None if attachment.is_ended else await self._call(self._stub.CompleteStore, request, attachment)
         store.release(reply is not None and reply.published)
         if reply is None:
             await self._insist(attachment, self._stub.CompleteStore, request)
@@ -336,19 +336,21 @@ class DramTier:
         """Repeat a call until it is answered or the attachment has ended."""
         pause_s = self._call_timeout_s
         while not attachment.is_ended:
-            reply = await self._call(method, request)
+            reply = await self._call(method, request, attachment)
             if reply is not None:
                 return reply
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
         return None
 
-    async def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
+    async def _call(
+        self, method: Any, request: Any, attachment: Attachment | None, timeout_s: float | None = None
+    ) -> Any:
         """One control call; None for any fault of the tier."""
         try:
             reply = await method(request, timeout=timeout_s or self._call_timeout_s)
         except grpc.aio.AioRpcError as error:
-            self._note(error)
+            self._note(error, attachment)
             return None
         except grpc.aio.UsageError:
             return None  # the channel was closed
@@ -360,14 +362,14 @@ class DramTier:
         self._timeouts = 0
         return reply
 
-    def _note(self, error: grpc.aio.AioRpcError) -> None:
+    def _note(self, error: grpc.aio.AioRpcError, attachment: Attachment | None) -> None:
         match error.code():
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._timeouts += 1
                 if self._timeouts >= TIMEOUTS_MAX:
-                    self._attacher.suspend()
+                    self._attacher.suspend(attachment)
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.FAILED_PRECONDITION:
-                self._attacher.suspend()
+                self._attacher.suspend(attachment)
             case code:
                 _log.warning("the DRAM tier answered %s: %s", code.name, error.details())
 

@@ -51,6 +51,10 @@ class Attachment:
         self._no_copies = asyncio.Event()
         self._no_copies.set()
 
+    def is_of(self, reply: expander_pb2.AttachResponse) -> bool:
+        """True when a heartbeat's answer is about this attachment."""
+        return (self.boot_id, self.owner_index) == (reply.boot_id, reply.owner_index)
+
     @contextlib.contextmanager
     def copying(self) -> Iterator[None]:
         """While a thread reads or writes the segment."""
@@ -105,10 +109,16 @@ class Attacher:
         self._on_attached = on_attached
         self._spawn(self._keep())
 
-    def suspend(self) -> None:
-        """The expander did not answer, or answered that we are stale: off until it is asked again, now."""
-        self._set_usable(False)
-        self._nudged.set()
+    def suspend(self, attachment: Attachment | None = None) -> None:
+        """The expander did not answer, or answered that we are stale: off until it is asked again, now.
+
+        Args:
+            attachment: under which the call was made; a late answer to a former one says
+                nothing about the present one.
+        """
+        if attachment is None or attachment is self._held:
+            self._set_usable(False)
+            self._nudged.set()
 
     async def close(self) -> None:
         """End; waits for copies."""
@@ -132,12 +142,14 @@ class Attacher:
 
     async def _beat(self) -> float:
         """One heartbeat; seconds until the next."""
-        known = self._held.boot_id if self._held is not None else ""
-        request = expander_pb2.AttachRequest(owner=self._owner, owner_epoch=self._epoch, known_boot_id=known)
         try:
-            with trace.use_span(_UNSAMPLED):
-                reply = await self._stub.Attach(request, timeout=self._timeout_s)
-            await self._adopt(reply)
+            reply = await self._ask()
+            if self._held is not None and not self._held.is_of(reply):
+                self._set_usable(False)
+                await self._drop()
+                # Ending copies may have taken a while, and the index just given may have lapsed.
+                reply = await self._ask()
+            self._adopt(reply)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, SegmentRejected, OSError) as error:
             return await self._failed(error)
         except asyncio.CancelledError:
@@ -163,11 +175,14 @@ class Attacher:
         back_off_s = min(BACK_OFF_S_MIN * 2 ** min(self._failures, 10), BACK_OFF_S_MAX)
         return back_off_s * random.uniform(0.5, 1.0)
 
-    async def _adopt(self, reply: expander_pb2.AttachResponse) -> None:
-        held = self._held
-        if held is None or (held.boot_id, held.owner_index) != (reply.boot_id, reply.owner_index):
-            self._set_usable(False)
-            await self._drop()
+    async def _ask(self) -> expander_pb2.AttachResponse:
+        known = self._held.boot_id if self._held is not None else ""
+        request = expander_pb2.AttachRequest(owner=self._owner, owner_epoch=self._epoch, known_boot_id=known)
+        with trace.use_span(_UNSAMPLED):
+            return await self._stub.Attach(request, timeout=self._timeout_s)
+
+    def _adopt(self, reply: expander_pb2.AttachResponse) -> None:
+        if self._held is None:
             # The lock first: from here on the expander can tell whether we may still write.
             lock = OwnerLock(Path(reply.lock_path), reply.owner_index)
             try:
@@ -185,6 +200,8 @@ class Attacher:
         self._set_usable(True)
 
     async def _touch(self, attachment: Attachment) -> None:
+        if attachment.is_ended:
+            return
         with attachment.copying():
             loop = asyncio.get_running_loop()
             work = loop.run_in_executor(self._executor, attachment.segment.touch, lambda: attachment.is_ended)
@@ -192,8 +209,9 @@ class Attacher:
 
     async def _drop(self) -> None:
         if self._held is not None:
-            held, self._held = self._held, None
-            await held.end()
+            # Held until it has ended, so that a drop that was cancelled half-way is finished by `close`.
+            await self._held.end()
+            self._held = None
 
     def _set_usable(self, usable: bool) -> None:
         if usable != self._is_usable:
