@@ -179,3 +179,8 @@ def test_nothing_listens_on_all_interfaces_by_default():
         if re.search(r"0\.0\.0\.0|\[::\]", line) and not path.is_relative_to(ROOT / "tests")
     ]
     assert not found, "\n".join(found)
+
+
+def test_readmes_example_is_the_one_that_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks == [(ROOT / "examples" / "recommend.py").read_text()]

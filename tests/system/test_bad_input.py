@@ -13,7 +13,6 @@ from tests.system.world import (
     LIMITS,
     SCORE_DIFFERENCE_MOST,
     client_of,
-    relay_admitted,
     relay_once,
 )
 
@@ -125,9 +124,7 @@ async def test_a_bad_arrival_is_refused_with_the_field_named(cluster, case):
 
 async def test_a_ticket_of_another_user_is_refused(cluster):
     async with client_of(cluster) as client:
-        await relay_admitted(client, 1)
-        relay = await client.arrive(user=1, candidate_count=4, rank_budget_ms=AT_RISK_MS)
-        assert relay.admitted, relay.reason
+        relay = await arrive_admitted(client, 1)
         async with relay:
             arrived = relay.arrived
             request = rank_request(ticket=arrived.ticket, history=common_pb2.History(cut=arrived.cut))
@@ -171,10 +168,7 @@ async def test_an_unknown_user_has_an_empty_prefix_and_is_answered(cluster):
 async def test_an_admitted_psi_survives_the_bad_requests_of_others(cluster):
     async with client_of(cluster) as client, grpc.aio.insecure_channel(cluster.addresses["router"]) as channel:
         router = router_pb2_grpc.RouterServiceStub(channel)
-        # Admitted once before, so that there is room for it.
-        await relay_admitted(client, 5)
-        relay = await client.arrive(user=5, candidate_count=8, rank_budget_ms=AT_RISK_MS, rank_latest_ms=2000)
-        assert relay.admitted, relay.reason
+        relay = await arrive_admitted(client, 5, latest_ms=2000)
         async with relay:
             for request, _ in BAD_RANKS.values():
                 await refusal(router.Rank(router_pb2.RouterServiceRankRequest(rank=request), timeout=5))

@@ -14,7 +14,7 @@ import numpy as np
 from demo.cluster import ClusterPlan
 from relaygr.behaviours.build import build_store
 from relaygr.behaviours.columns import FeatureSpec
-from relaygr.client import Ranking, RelayClient
+from relaygr.client import Ranking, Relay, RelayClient
 from relaygr.domain.identity import ModelLimits
 from relaygr.model import checkpoint
 from relaygr.model.config import ModelConfig
@@ -115,17 +115,30 @@ async def relay_once(
     return relay.decision, ranking
 
 
-async def relay_admitted(client: RelayClient, user: str | int, *, wait_s: float = 0.05, verify: bool = True) -> Ranking:
-    """Like relay_once, asked again while the windows of earlier requests leave no room on the device."""
-    found: list[Ranking] = []
+async def arrive_admitted(client: RelayClient, user: str | int, *, latest_ms: float = LATEST_MS) -> Relay:
+    """An arrival, repeated while the windows of earlier requests leave no room on the device."""
+    found: list[Relay] = []
 
-    async def admitted() -> bool:
-        decision, ranking = await relay_once(client, user, wait_s=wait_s, verify=verify)
-        found.append(ranking)
-        return decision == "ADMITTED"
+    async def is_admitted() -> bool:
+        found.append(
+            await client.arrive(
+                user=user, candidate_count=CANDIDATES, rank_budget_ms=AT_RISK_MS, rank_latest_ms=latest_ms
+            )
+        )
+        if not found[-1].admitted:
+            await found[-1].release()
+        return found[-1].admitted
 
-    await until(admitted, f"user {user} is admitted")
+    await until(is_admitted, f"user {user} is admitted")
     return found[-1]
+
+
+async def relay_admitted(client: RelayClient, user: str | int, *, wait_s: float = 0.05, verify: bool = True) -> Ranking:
+    """Like relay_once, of a request that is surely admitted."""
+    relay = await arrive_admitted(client, user)
+    async with relay:
+        await asyncio.sleep(wait_s)
+        return await relay.rank(ITEMS[:CANDIDATES], request_time_s=1_700_000_000, verify=verify)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 20.0) -> None:

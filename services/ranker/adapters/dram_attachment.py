@@ -51,6 +51,10 @@ class Attachment:
         self._no_copies = asyncio.Event()
         self._no_copies.set()
 
+    def has_ended(self) -> bool:
+        """`is_ended`, to be asked from a copying thread."""
+        return self.is_ended
+
     def is_of(self, reply: expander_pb2.AttachResponse) -> bool:
         """True when a heartbeat's answer is about this attachment."""
         return (self.boot_id, self.owner_index) == (reply.boot_id, reply.owner_index)
@@ -204,7 +208,7 @@ class Attacher:
             return
         with attachment.copying():
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._executor, attachment.segment.touch, lambda: attachment.is_ended)
+            work = loop.run_in_executor(self._executor, attachment.segment.touch, attachment.has_ended)
             await to_the_end(work, lambda: None)
 
     async def _drop(self) -> None:
