@@ -68,6 +68,7 @@ def promises(found: Mapping[str, Any], requests_asked: int) -> list[Promise]:
         Promise(
             text=f"wrong_psi_diff {found['wrong_psi_diff']:.2e} >= {WRONG_PSI_LEAST:.0e}",
             is_kept=found["wrong_psi_diff"] >= WRONG_PSI_LEAST,
+            of_data=True,  # A model that found nothing to learn in a log reads little out of histories.
         ),
         Promise(
             text=f"auc {found['auc']:.4f} > auc_popularity {found['auc_popularity']:.4f}",

@@ -22,7 +22,7 @@ def keep_fresh(store: FileStore, period_s: float = REFRESH_S) -> asyncio.Task[No
             try:
                 if await asyncio.to_thread(store.refresh):
                     _log.info("behaviour store is at generation %s now", store.meta.generation)
-            except StoreError as error:
+            except (StoreError, OSError, ValueError) as error:
                 _log.warning("behaviour store: %s", error)
 
     return asyncio.create_task(refresh_for_ever(), name="refresh the behaviour store")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import (
     REQUEST_ID_BYTES_MAX,
@@ -18,74 +20,37 @@ from relaygr.v1 import common_pb2
 
 def model_to_pb(model: ModelIdentity) -> common_pb2.ModelIdentity:
     """Domain to protobuf."""
-    return common_pb2.ModelIdentity(
-        name=model.name,
-        version=model.version,
-        weights_digest=model.weights_digest,
-        dtype=model.dtype,
-        layout=model.layout,
-        normaliser=model.normaliser,
-    )
+    return common_pb2.ModelIdentity(**_values(model, ModelIdentity))
 
 
 def model_from_pb(model: common_pb2.ModelIdentity) -> ModelIdentity:
     """Protobuf to domain."""
-    return ModelIdentity(
-        name=model.name,
-        version=model.version,
-        weights_digest=model.weights_digest,
-        dtype=model.dtype,
-        layout=model.layout,
-        normaliser=model.normaliser,
-    )
+    return ModelIdentity(**_values(model, ModelIdentity))
 
 
 def limits_to_pb(limits: ModelLimits) -> common_pb2.ModelLimits:
     """Domain to protobuf."""
-    return common_pb2.ModelLimits(
-        window_behaviours_max=limits.window_behaviours_max,
-        window_step_behaviours=limits.window_step_behaviours,
-        delta_behaviours_max=limits.delta_behaviours_max,
-        candidates_max=limits.candidates_max,
-    )
+    return common_pb2.ModelLimits(**_values(limits, ModelLimits))
 
 
 def limits_from_pb(limits: common_pb2.ModelLimits) -> ModelLimits:
     """Protobuf to domain."""
-    return ModelLimits(
-        window_behaviours_max=limits.window_behaviours_max,
-        window_step_behaviours=limits.window_step_behaviours,
-        delta_behaviours_max=limits.delta_behaviours_max,
-        candidates_max=limits.candidates_max,
-    )
+    return ModelLimits(**_values(limits, ModelLimits))
 
 
 def cost_to_pb(cost: CostModel) -> common_pb2.CostModel:
     """Domain to protobuf."""
-    return common_pb2.CostModel(
-        fixed_ns=cost.fixed_ns,
-        token_ns=cost.token_ns,
-        pair_ns=cost.pair_ns,
-        reload_fixed_ns=cost.reload_fixed_ns,
-        reload_byte_ns=cost.reload_byte_ns,
-        relative_error=cost.relative_error,
-        token_bytes=cost.token_bytes,
-        candidates_typical=cost.candidates_typical,
-    )
+    return common_pb2.CostModel(**_values(cost, CostModel))
 
 
 def cost_from_pb(cost: common_pb2.CostModel) -> CostModel:
     """Protobuf to domain."""
-    return CostModel(
-        fixed_ns=cost.fixed_ns,
-        token_ns=cost.token_ns,
-        pair_ns=cost.pair_ns,
-        reload_fixed_ns=cost.reload_fixed_ns,
-        reload_byte_ns=cost.reload_byte_ns,
-        relative_error=cost.relative_error,
-        token_bytes=cost.token_bytes,
-        candidates_typical=cost.candidates_typical,
-    )
+    return CostModel(**_values(cost, CostModel))
+
+
+def _values(source: Any, shape: type) -> dict[str, Any]:
+    """The fields that a message and its domain class share, name for name."""
+    return {name: getattr(source, name) for name in shape.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 def user_key_of(tenant: str, user: str) -> UserKey:

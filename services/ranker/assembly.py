@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from relaygr.behaviours.columns import FeatureSpec
 from relaygr.behaviours.freshness import keep_fresh
-from relaygr.behaviours.store import FileStore
+from relaygr.behaviours.store import FileStore, StoreError
 from relaygr.domain.cost import CostModel
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import TORCH_DTYPES, RelayModel
@@ -67,6 +68,7 @@ class Ranker:
         """Load, measure and wire. Takes seconds: weights, arena, calibration."""
         loop = asyncio.get_running_loop()
         model, device, arena, cost = prepare_device(config)
+        store = _open_store(config.store, model.spec.features) if config.store else None
         instance = Instance(_record(config, model, arena, cost))
         channels = ChannelPool(telemetry)
         dram = None
@@ -99,7 +101,6 @@ class Ranker:
             loop=loop,
         )
         metrics.observe(residency, engine.load)
-        store = FileStore(config.store) if config.store else None
         ranker = cls(
             servicer=RankerService(
                 engine=engine,
@@ -181,6 +182,22 @@ def compute_settings(threads: int) -> Iterator[None]:
     torch.set_flush_denormal(True)
     with torch.inference_mode():
         yield
+
+
+def _open_store(path: str, features: FeatureSpec) -> FileStore:
+    """The behaviour store, refused when it holds other features than the model reads."""
+    store = FileStore(path)
+    wanted = {
+        "dense": ("behaviour_dense", features.behaviour_dense),
+        "categorical": ("behaviour_categorical", len(features.behaviour_categorical)),
+        "profile_dense": ("user_dense", features.user_dense),
+        "profile_categorical": ("user_categorical", len(features.user_categorical)),
+    }
+    for column, (feature, width) in wanted.items():
+        found = store.column(column).shape[1]
+        if found != width:
+            raise StoreError(f"{path} holds {found} features of {feature}, the model reads {width}")
+    return store
 
 
 def _record(config: RankerConfig, model: RelayModel, arena: torch.Tensor, cost: CostModel) -> InstanceRecord:

@@ -87,7 +87,7 @@ class Engine:
         self._placements: dict[int, asyncio.Future[fx.RankOnPsi | fx.RankInFull]] = {}
         self._rank_ids = 0
         self._is_dram_attached = False
-        self._forgets: list[asyncio.Future[tuple[int, bool]]] = []
+        self._forgets: list[asyncio.Future[tuple[int, bool]]] | None = None
         productions.attach(self.feed)
 
     @property
@@ -127,9 +127,12 @@ class Engine:
         self, ticket_id: str, key: PsiKey, prefix: Prefix, window_end_ns: int, trace: str
     ) -> fx.Accept | fx.Decline:
         """Ask for psi of a prefix; the answer is immediate, the work runs on."""
-        self._productions.offer(prefix, trace)
+        is_new = self._productions.offer(key, prefix, trace)
         self.feed(ev.PreInferAsked(ticket_id, key, prefix.chain, window_end_ns, trace))
-        return self._answers.pop(ticket_id)
+        answer = self._answers.pop(ticket_id)
+        if is_new and isinstance(answer, fx.Decline):
+            self._productions.withdraw(key, prefix)
+        return answer
 
     def release(self, ticket_id: str) -> bool:
         """End a ticket's hold; False when it was not open here."""
@@ -140,12 +143,16 @@ class Engine:
     async def forget(self, owner: UserKey) -> tuple[int, int, bool]:
         """Purge a user: device entries, DRAM entries, and whether the DRAM tier confirmed."""
         before = self._residency.snapshot().resident_entries
-        self.feed(ev.UserForgotten(owner))
+        confirmations = self._forgets = []
+        try:
+            self.feed(ev.UserForgotten(owner))
+        finally:
+            self._forgets = None
         device_entries = before - self._residency.snapshot().resident_entries
-        confirmations, self._forgets = self._forgets, []
         dram_entries, reached = 0, True
         for confirmation in confirmations:
-            entries, ok = await confirmation
+            # It goes on when the caller leaves.
+            entries, ok = await asyncio.shield(confirmation)
             dram_entries += entries
             reached = reached and ok
         return max(0, device_entries), dram_entries, reached
@@ -193,7 +200,7 @@ class Engine:
         except TimeoutError:
             self.feed(ev.RankAbandoned(rank_id))
             raise DeadlineTooShort("psi was still in production at the deadline") from None
-        except asyncio.CancelledError:
+        except BaseException:
             self.feed(ev.RankAbandoned(rank_id))
             raise
         finally:
@@ -217,10 +224,12 @@ class Engine:
         ended: asyncio.Future[Outcome] = self._loop.create_future()
 
         def on_end(outcome: Outcome) -> None:
-            if is_leased:
-                self.feed(ev.RankEnded(rank_id))
-            if not ended.done():
-                ended.set_result(outcome)
+            try:
+                if is_leased:
+                    self.feed(ev.RankEnded(rank_id))
+            finally:
+                if not ended.done():
+                    ended.set_result(outcome)
 
         if not self._executor.submit(job, rank(self._model, work.prefix, work.suffix, psi), on_end):
             if is_leased:
@@ -229,7 +238,11 @@ class Engine:
                 raise DeadlineTooShort("the deadline passed before the device was asked")
             raise Refused("the device queue is full; retry later or lower the rate")
         try:
-            outcome = await ended
+            async with asyncio.timeout(max(0.0, (work.deadline_ns - time.monotonic_ns()) / 1e9)):
+                outcome = await ended
+        except TimeoutError:
+            self._executor.cancel(job.job_id)
+            raise DeadlineTooShort("the device was not done before the deadline") from None
         except asyncio.CancelledError:
             self._executor.cancel(job.job_id)
             raise
@@ -243,7 +256,10 @@ class Engine:
             case fx.RankOnPsi(rank_id) | fx.RankInFull(rank_id):
                 self._settle(rank_id, effect)
             case fx.ForgetDram(owner):
-                self._forgets.append(self._productions.forget(owner))
+                # The machine repeats it by itself: for a tier that came back, for a copy that ended late.
+                erasure = self._productions.forget(owner, is_repeated=self._forgets is None)
+                if self._forgets is not None:
+                    self._forgets.append(erasure)
             case _:
                 self._productions.perform(effect)
 

@@ -55,6 +55,8 @@ class PrefixReader:
             InvalidRequest: names the field below `field`.
             CutGone: the store can no longer reproduce the cut.
         """
+        if history.as_of_s < 0:
+            raise InvalidRequest(f"{field}.as_of_s", "must not be negative")
         if history.HasField("cut"):
             count = history.cut.behaviour_count
             if count > self._limits.window_behaviours_max:
@@ -64,10 +66,9 @@ class PrefixReader:
             return self._read_inline(history, field)
         return self._read_stored(owner, history, field)
 
-    def read_anew(self, owner: UserKey, history: pb.History, field: str) -> Prefix:
+    def read_anew(self, owner: UserKey, as_of_s: int, field: str) -> Prefix:
         """The prefix at the store's present head: what a rank falls back to when its cut is gone."""
-        fresh = pb.History(as_of_s=history.as_of_s)
-        return self._read_stored(owner, fresh, field)
+        return self._read_stored(owner, pb.History(as_of_s=as_of_s), field)
 
     def read_delta(self, owner: UserKey, prefix: Prefix, as_of_s: int) -> Behaviours:
         """Behaviours of the store from the cut to `as_of_s`; the newest ones when there are too many.

@@ -21,7 +21,7 @@ from opentelemetry.trace import Span, set_span_in_context
 
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
-from relaygr.domain.identity import UserKey
+from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.model.interface import PageView, RelayModel
 from relaygr.telemetry import Telemetry, context_of, link_of, names
 from services.ranker.adapters.device.interface import Device
@@ -37,6 +37,9 @@ from services.ranker.work import Chunk, produce
 Feed = Callable[[ev.Event], None]
 
 LOG = logging.getLogger(__name__)
+
+REPETITIONS_MAX = 8
+"""Users erased at once from a DRAM tier that came back; more would keep it from answering in time."""
 
 
 @dataclass(slots=True)
@@ -81,7 +84,7 @@ class Productions:
         loop: asyncio.AbstractEventLoop,
         sources_max: int,
     ):
-        """`sources_max` bounds the histories kept for work in flight."""
+        """`sources_max` bounds the histories kept for work in flight, beside the one that is being asked."""
         self._model = model
         self._arena = arena
         self._device = device
@@ -92,8 +95,9 @@ class Productions:
         self._telemetry = telemetry
         self._metrics = metrics
         self._loop = loop
-        self._sources: OrderedDict[bytes, _Source] = OrderedDict()
+        self._sources: OrderedDict[tuple[PsiKey, bytes], _Source] = OrderedDict()
         self._sources_max = sources_max
+        self._repetitions = asyncio.Semaphore(REPETITIONS_MAX)
         self._jobs: dict[int, _Production] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._feed: Feed = lambda event: None
@@ -102,12 +106,19 @@ class Productions:
         """Where endings are reported."""
         self._feed = feed
 
-    def offer(self, prefix: Prefix, trace: str) -> None:
-        """Keep a history at hand for a production that may start from it."""
-        self._sources[prefix.chain.digest] = _Source(prefix, trace)
-        self._sources.move_to_end(prefix.chain.digest)
-        while len(self._sources) > self._sources_max:
+    def offer(self, key: PsiKey, prefix: Prefix, trace: str) -> bool:
+        """Keep a history at hand for a production that may start from it. False: it was already."""
+        name = (key, prefix.chain.digest)
+        is_new = name not in self._sources
+        self._sources[name] = _Source(prefix, trace)
+        self._sources.move_to_end(name)
+        while len(self._sources) > self._sources_max + 1:
             self._sources.popitem(last=False)
+        return is_new
+
+    def withdraw(self, key: PsiKey, prefix: Prefix) -> None:
+        """Nothing will start from a history that was offered."""
+        self._sources.pop((key, prefix.chain.digest), None)
 
     def perform(self, effect: fx.Effect) -> None:
         """Start what the machine asked for; endings come later."""
@@ -129,9 +140,14 @@ class Productions:
             case _:
                 raise AssertionError(f"not a production: {effect}")
 
-    def forget(self, owner: UserKey) -> asyncio.Task[tuple[int, bool]]:
-        """Erase a user from the DRAM tier: entries purged, and whether it confirmed."""
-        task = self._loop.create_task(self._forget(owner))
+    def forget(self, owner: UserKey, *, is_repeated: bool) -> asyncio.Task[tuple[int, bool]]:
+        """Erase a user's histories here and psi in the DRAM tier: entries purged, and whether it confirmed.
+
+        Repetitions, for which nobody waits, go a few at a time.
+        """
+        for name in [name for name in self._sources if name[0].owner == owner]:
+            del self._sources[name]
+        task = self._loop.create_task(self._forget_again(owner) if is_repeated else self._forget(owner))
         self._keep(task)
         return task
 
@@ -152,7 +168,7 @@ class Productions:
         self._loop.call_soon(self._feed, event)
 
     async def _lookup(self, effect: fx.StartLookup) -> None:
-        source = self._sources.get(effect.chain.digest)
+        source = self._sources.get((effect.key, effect.chain.digest))
         job = self._jobs[effect.job_id] = _Production(source.trace if source else "")
         tokens, digest = 0, b""
         with self._telemetry.span(names.SPAN_PRE_INFER_LOOKUP, parent=context_of(job.trace)) as span:
@@ -197,7 +213,7 @@ class Productions:
             self._report(ev.ReloadEnded(effect.job_id, is_ok))
 
     def _compute(self, effect: fx.StartCompute) -> None:
-        source = self._sources.get(effect.chain.digest)
+        source = self._sources.get((effect.key, effect.chain.digest))
         if source is None:
             self._report(ev.ProductionFailed(effect.job_id, "history no longer at hand"))
             return
@@ -239,7 +255,7 @@ class Productions:
         self._child_span(run, names.SPAN_PRE_INFER_QUEUE, run.submitted_unix_ns, queued_until_ns, {})
         if outcome.ending is Ending.DONE:
             run.span.end()
-            self._sources.pop(run.effect.chain.digest, None)
+            self._sources.pop((run.effect.key, run.effect.chain.digest), None)
             self._metrics.produced("compute", outcome.queued_ns + outcome.compute_ns)
             self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))
             return
@@ -275,6 +291,10 @@ class Productions:
         if self._dram is None:
             return 0, True
         return await self._dram.forget(owner)
+
+    async def _forget_again(self, owner: UserKey) -> tuple[int, bool]:
+        async with self._repetitions:
+            return await self._forget(owner)
 
 
 def _ignore_closed(call: Callable[..., Any], *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from relaygr.behaviours.columns import Behaviours, Candidates, Cross
 from relaygr.behaviours.store import CutGone
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.domain.instance import InstanceState
-from relaygr.errors import InvalidRequest
+from relaygr.errors import InvalidRequest, Refused
 from relaygr.model.interface import RelayModel
 from relaygr.rpc.deadline import remaining_ns
 from relaygr.rpc.identity import (
@@ -37,6 +38,8 @@ from services.ranker.work import Suffix
 
 CROSS_TOKENS_MAX = 64
 """Cross features are a handful of dense tokens; more is a mistake."""
+READS_MAX = 3
+"""Times that a history is read while the store is being taken up anew."""
 
 
 class RankerService(ranker_pb2_grpc.RankerServiceServicer):
@@ -126,13 +129,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         checked_request_id(request.request_id)
         ticket_id, is_foreign = self._ticket(request, owner)
         candidates, cross = self._candidates(request), self._cross(request)
-        try:
-            prefix = self._reader.read(owner, request.history, "history")
-            delta = self._delta(request, owner, prefix)
-        except CutGone:
-            # The store moved on: this request's prefix is what the store has now.
-            prefix = self._reader.read_anew(owner, request.history, "history")
-            delta = self._delta(request, owner, prefix)
+        prefix, delta = self._history(request, owner)
         work = RankWork(
             key=self._key_of(owner, prefix),
             prefix=prefix,
@@ -178,9 +175,31 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     def _cross(self, request: ranker_pb2.RankRequest) -> Cross:
         return Cross.from_pb(request.cross, self._model.spec.features.cross_dense, "cross", count_max=CROSS_TOKENS_MAX)
 
-    def _delta(self, request: ranker_pb2.RankRequest, owner: UserKey, prefix: Prefix) -> Behaviours:
+    def _history(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[Prefix, Behaviours]:
+        """The prefix and what follows it.
+
+        Raises:
+            Refused: the store never held still.
+        """
+        sent, history = self._sent_delta(request), request.history
+        try:
+            prefix = self._reader.read(owner, history, "history")
+            return prefix, self._delta(request, owner, prefix, sent)
+        except CutGone:
+            # The store moved on: this request's prefix is what the store has now, up to the delta sent along.
+            before_s = history.as_of_s
+            if len(sent):
+                begin_s = max(1, int(sent.timestamps_s[0]))
+                before_s = min(before_s or begin_s, begin_s)
+        for _ in range(READS_MAX - 1):
+            with contextlib.suppress(CutGone):
+                prefix = self._reader.read_anew(owner, before_s, "history")
+                return prefix, self._delta(request, owner, prefix, sent)
+        raise Refused("the behaviour store is changing; retry")
+
+    def _sent_delta(self, request: ranker_pb2.RankRequest) -> Behaviours:
         spec = self._model.spec
-        delta = Behaviours.from_pb(
+        return Behaviours.from_pb(
             request.delta,
             spec.features.behaviour_dense,
             len(spec.features.behaviour_categorical),
@@ -188,11 +207,13 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             count_max=spec.limits.delta_behaviours_max,
             categorical_sizes=spec.features.behaviour_categorical,
         )
-        if len(delta):
-            _check_order(prefix, delta)
-            return delta
+
+    def _delta(self, request: ranker_pb2.RankRequest, owner: UserKey, prefix: Prefix, sent: Behaviours) -> Behaviours:
+        if len(sent):
+            _check_order(prefix, sent)
+            return sent
         if request.history.inline:
-            return delta
+            return sent
         return self._reader.read_delta(owner, prefix, request.history.as_of_s)
 
     def _key_of(self, owner: UserKey, prefix: Prefix) -> PsiKey:

@@ -12,6 +12,7 @@ from tests.system.world import (
     ITEMS,
     LIMITS,
     SCORE_DIFFERENCE_MOST,
+    arrive_admitted,
     client_of,
     relay_once,
 )

@@ -8,6 +8,7 @@ generator is kept and taken up again later. All callbacks run on the event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,6 +18,8 @@ from enum import Enum
 from typing import Any
 
 from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
+
+LOG = logging.getLogger(__name__)
 
 
 class Ending(Enum):
@@ -124,12 +127,22 @@ class Executor:
                     for task in list(self._tasks.values()):
                         self._end(task, Ending.CANCELLED, None)
                     return None
-                job, late = self._schedule.take(time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                job, late = self._schedule.take(now_ns)
+                is_any_queued = False
                 for dropped in late:
-                    self._end(self._tasks[dropped.job_id], Ending.LATE, None)
+                    is_any_queued |= self._drop(self._tasks[dropped.job_id], now_ns)
                 if job is not None:
                     return self._tasks[job.job_id]
-                self._wake.wait()
+                if not is_any_queued:
+                    self._wake.wait()
+
+    def _drop(self, task: _Task, now_ns: int) -> bool:
+        """End what the schedule dropped. True: queued again instead, since only a lent deadline has passed."""
+        if not task.is_cancelled and self._schedule.submit(task.job, now_ns):
+            return True
+        self._end(task, Ending.LATE, None)
+        return False
 
     def _work_on(self, task: _Task) -> None:
         if not task.started_ns:
@@ -164,7 +177,11 @@ class Executor:
     def _end(self, task: _Task, ending: Ending, value: Any) -> None:
         self._tasks.pop(task.job.job_id, None)
         if ending is not Ending.DONE:
-            task.work.close()
+            try:
+                task.work.close()
+            except Exception:
+                # A model's own clean-up; the device goes on with the others.
+                LOG.exception("device work failed when it was told to end")
         queued_ns = max(0, (task.started_ns or time.monotonic_ns()) - task.submitted_ns)
         outcome = Outcome(ending, value, queued_ns, task.compute_ns)
         try:

@@ -93,7 +93,7 @@ def test_the_budget_puts_about_half_of_the_requests_at_risk(store):
         cost().upper_ns(cost().full_ns(len(one.asked.candidates), one.delta_count, 1 + one.arrive_count))
         for one in planned
     ]
-    assert 0.4 <= np.mean([value > budget_ns for value in full_ns]) <= 0.6
+    assert 0.45 <= np.mean([value > budget_ns for value in full_ns]) <= 0.65
 
 
 def test_the_budget_has_a_floor_on_a_fast_machine_and_grows_with_the_load(store):

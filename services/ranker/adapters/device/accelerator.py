@@ -49,7 +49,12 @@ class AcceleratorDevice:
         return list(staging.view(torch.uint8).numpy())
 
     def upload(self, arena: torch.Tensor, page_ids: Sequence[int], pages: HostPages) -> None:
-        """Host to device, on the copy stream; compute never sees a page before its copy is complete."""
+        """Host to device, on the copy stream; compute never sees a page before its copy is complete.
+
+        Ordered after the compute queued so far: a cancelled production may have kernels
+        under way that still write the pages.
+        """
+        self._copy_stream.wait_stream(self._module.current_stream(self.torch_device))
         with self._module.stream(self._copy_stream):
             for page_id, page in zip(page_ids, pages, strict=True):
                 source = torch.from_numpy(page).view(arena.dtype)
