@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo scripts examples tests
+SOURCES := relaygr services trainer demo scripts examples ops/docker tests
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
@@ -97,7 +97,7 @@ docs: $(INSTALLED) generated ## write the settings tables of the services' READM
 
 clean: ## remove what was generated and run; .venv and .cache stay
 	rm -rf run relaygr/v1 $(NAMES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find relaygr services trainer demo scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find relaygr services trainer demo scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 generated: $(STUBS) $(NAMES)
 

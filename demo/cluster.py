@@ -7,7 +7,6 @@ drawn for the run, one thread of compute for each ranker, and limits that suit o
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import secrets
 import shutil
@@ -23,6 +22,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from demo.processes import ProcessFailed, ProcessSpec, Supervisor
+from relaygr.registry import server as etcd
 from relaygr.v1 import ranker_pb2, ranker_pb2_grpc, router_pb2, router_pb2_grpc
 
 HOST = "127.0.0.1"
@@ -136,20 +136,13 @@ class Cluster:
         self._supervisor.wait_ready(name, timeout_s=timeout_s)
 
     def _etcd(self) -> ProcessSpec:
-        client, peer = f"http://{self.addresses['etcd']}", f"http://{self.addresses['etcd-peer']}"
-        command = (
-            *(str(Path(sys.executable).with_name("etcd")), "--name", "n1", "--log-level", "error"),
-            *("--data-dir", str(self._plan.run_dir / "etcd"), "--initial-cluster", f"n1={peer}"),
-            *("--listen-client-urls", client, "--advertise-client-urls", client),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            # A restart waits for an election; these timers are for one member on one machine.
-            *("--heartbeat-interval", "20", "--election-timeout", "200"),
-        )
+        data_dir = self._plan.run_dir / "etcd"
+        command = etcd.command(data_dir, self.addresses["etcd"], self.addresses["etcd-peer"])
         return ProcessSpec(
             name="etcd",
-            command=command,
+            command=tuple(command),
             environment={},
-            is_ready=lambda: is_etcd_healthy(self.addresses["etcd"]),
+            is_ready=lambda: etcd.is_healthy(self.addresses["etcd"], _PROBE_TIMEOUT_S),
             stops_last=True,
         )
 
@@ -259,18 +252,6 @@ def is_serving(address: str) -> bool:
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def is_etcd_healthy(address: str) -> bool:
-    """True when etcd has a leader and answers."""
-    connection = http.client.HTTPConnection(address, timeout=_PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def describe_ranker(address: str, timeout_s: float = 2.0) -> ranker_pb2.DescribeResponse:

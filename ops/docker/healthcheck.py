@@ -1,6 +1,6 @@
 """Asks a server's standard health service, for a container's health check.
 
-    python healthcheck.py HOST:PORT
+python healthcheck.py HOST:PORT
 """
 
 from __future__ import annotations

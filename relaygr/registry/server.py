@@ -56,7 +56,11 @@ class EmbeddedEtcd:
             is_fresh = not self._client_port
             if is_fresh:
                 self._client_port, self._peer_port = _free_ports()
-            self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, start_new_session=True)
+            self._process = subprocess.Popen(
+                command(self._data_dir, f"127.0.0.1:{self._client_port}", f"127.0.0.1:{self._peer_port}"),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             if self._is_healthy_within(START_TIMEOUT_S):
                 return self.endpoint
             self.kill()
@@ -106,27 +110,37 @@ class EmbeddedEtcd:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _command(self) -> list[str]:
-        client, peer = f"http://127.0.0.1:{self._client_port}", f"http://127.0.0.1:{self._peer_port}"
-        return [
-            str(_binary()),
-            *("--name", "n1", "--data-dir", str(self._data_dir), "--log-level", "error"),
-            *("--listen-client-urls", client, "--advertise-client-urls", client),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"n1={peer}", "--heartbeat-interval", "20", "--election-timeout", "200"),
-        ]
-
     def _is_healthy_within(self, timeout_s: float) -> bool:
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s and self.pid is not None:
-            if _is_healthy(self._client_port):
+            if is_healthy(f"127.0.0.1:{self._client_port}"):
                 return True
             time.sleep(0.02)
         return False
 
 
-def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+def command(data_dir: str | Path, client: str, peer: str) -> list[str]:
+    """The command line of a one-member etcd.
+
+    Args:
+        data_dir: its data; empty for a new one.
+        client: host:port for clients.
+        peer: host:port for peers; there are none, but etcd insists.
+    """
+    client_url, peer_url = f"http://{client}", f"http://{peer}"
+    return [
+        str(_binary()),
+        *("--name", "n1", "--data-dir", str(data_dir), "--log-level", "error"),
+        *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
+        *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
+        # A restart waits for an election; these timers are for one member on one machine.
+        *("--initial-cluster", f"n1={peer_url}", "--heartbeat-interval", "20", "--election-timeout", "200"),
+    ]
+
+
+def is_healthy(address: str, timeout_s: float = 1.0) -> bool:
+    """True when the etcd at host:port has a leader and answers."""
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.HTTPStatus.OK

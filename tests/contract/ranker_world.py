@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from relaygr.behaviours.columns import Behaviours, Candidates, FeatureSpec, Profile, chain_of
 from relaygr.domain.identity import ModelLimits
@@ -161,3 +162,16 @@ async def ranker_world(directory: Path, pages: int = 64, **settings: Any) -> Asy
     await server.stop(0)
     ranker.engine.residency.check()
     await ranker.close()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small model lies; written once."""
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture
+async def world(model_dir: Path) -> AsyncIterator[World]:
+    """A ranker with room for 64 pages."""
+    async with ranker_world(model_dir) as made:
+        yield made

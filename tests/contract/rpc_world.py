@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -127,3 +128,11 @@ def named(spans: InMemorySpanExporter, name: str, kind: SpanKind) -> Any:
     """The one finished span of a name and kind."""
     (found,) = [span for span in spans.get_finished_spans() if span.name == name and span.kind is kind]
     return found
+
+
+async def ended(spans: InMemorySpanExporter, name: str, kind: SpanKind) -> Any:
+    """The same, waited for."""
+    async with asyncio.timeout(5):
+        while not any(span.name == name and span.kind is kind for span in spans.get_finished_spans()):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return named(spans, name, kind)

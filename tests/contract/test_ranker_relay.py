@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -10,18 +9,9 @@ import numpy as np
 import pytest
 
 from relaygr.v1 import common_pb2, ranker_pb2
-from tests.contract.ranker_world import World, history, ranker_world
+from tests.contract.ranker_world import World, history, model_dir, ranker_world, world
 
-
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("model")
-
-
-@pytest.fixture
-async def world(model_dir: Path) -> AsyncIterator[World]:
-    async with ranker_world(model_dir) as made:
-        yield made
+__all__ = ["model_dir", "world"]
 
 
 async def test_rank_consumes_the_psi_its_ticket_produced(world: World) -> None:

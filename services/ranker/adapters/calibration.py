@@ -1,6 +1,6 @@
 """Measures what an extend and a reload cost on this device, at start.
 
-A grid of extends is timed, the middle of several repeats is kept, and the three
+A grid of extends is timed in rounds, the median of each point is kept, and the three
 coefficients are fitted by least squares on relative error, none below zero. The residuals
 are published with the fit, so that whoever predicts knows how far to trust it.
 """
@@ -8,7 +8,6 @@ are published with the fit, so that whoever predicts knows how far to trust it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,8 @@ from relaygr.domain.cost import CostModel
 from relaygr.model.interface import PageView, RelayModel
 from services.ranker.adapters.device.interface import Device
 
-REPEATS = 5
+ROUNDS_MIN = 3
+ROUNDS_MAX = 9
 CANDIDATES_TYPICAL = 128
 SECONDS_MAX = 6.0
 RELOAD_FIXED_NS = 3_000_000.0
@@ -44,7 +44,7 @@ def measure(model: RelayModel, arena: torch.Tensor, device: Device) -> CostModel
     """
     spec = model.spec
     token_bytes = model.token_elements * arena.element_size()
-    samples = list(_samples(model, arena, device))
+    samples = _samples(model, arena, device)
     fixed_ns, token_ns, pair_ns = fit(samples)
     cost = CostModel(
         fixed_ns=fixed_ns,
@@ -83,38 +83,74 @@ def _predict(cost: CostModel, sample: Sample) -> float:
     return cost.fixed_ns + cost.token_ns * sample.new_tokens + cost.pair_ns * sample.pairs
 
 
-def _samples(model: RelayModel, arena: torch.Tensor, device: Device) -> Iterator[Sample]:
+def _samples(model: RelayModel, arena: torch.Tensor, device: Device) -> list[Sample]:
+    """The grid, timed in rounds.
+
+    A disturbance then spoils one round of many points, which the median leaves out, and
+    not all repeats of one point.
+    """
+    points = _grid(model, arena)
+    bodies = [_Timed(model, arena, device, point) for point in points]
+    times: list[list[float]] = [[] for _ in points]
+    stop = time.monotonic() + SECONDS_MAX
+    for round_index in range(ROUNDS_MAX):
+        if round_index >= ROUNDS_MIN and time.monotonic() > stop:
+            break
+        for body, measured in zip(bodies, times, strict=True):
+            measured.append(body.run())
+    return [
+        Sample(point.causal + point.candidates, point.pairs, float(np.median(measured)))
+        for point, measured in zip(points, times, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One extend of the grid."""
+
+    context: int
+    causal: int
+    candidates: int
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs that the mask lets through."""
+        own = self.causal * (self.causal + 1) // 2
+        return self.causal * self.context + own + self.candidates * (self.context + self.causal + 1)
+
+
+def _grid(model: RelayModel, arena: torch.Tensor) -> list[_Point]:
     window = model.spec.limits.window_behaviours_max
     reach = arena.shape[0] * PAGE_TOKENS
-    lengths = sorted({min(window, n) for n in (64, 128, 256, 512, 1024, 2048, 4096)})
     candidates = min(CANDIDATES_TYPICAL, model.spec.limits.candidates_max)
-    stop = time.monotonic() + SECONDS_MAX
-    for length in lengths:
-        if time.monotonic() > stop:
-            return
+    points = []
+    for length in sorted({min(window, n) for n in (64, 128, 256, 512, 1024, 2048, 4096)}):
         # From nothing (pre-infer), with candidates (full inference), and candidates on psi.
-        yield _time(model, arena, device, 0, length, 0)
-        yield _time(model, arena, device, 0, length, candidates)
-        yield _time(model, arena, device, min(length, reach), 1, candidates)
+        points += [_Point(0, length, 0), _Point(0, length, candidates), _Point(min(length, reach), 1, candidates)]
+    return points
 
 
-def _time(model: RelayModel, arena: torch.Tensor, device: Device, context: int, causal: int, candidates: int) -> Sample:
-    x_TD = _rows(model, causal, candidates)
-    page_ids = tuple(range(min(arena.shape[0], -(-max(context, causal) // PAGE_TOKENS))))
-    pages = PageView(arena, page_ids, context) if context else None
-    # Pre-infers write their K/V; ranks do not.
-    can_hold = causal <= arena.shape[0] * PAGE_TOKENS
-    write = PageView(arena, page_ids, 0) if can_hold and not candidates and not context else None
-    times = []
-    for _ in range(REPEATS):
-        device.synchronize()
-        begin = time.perf_counter_ns()
-        for _step in model.extend(x_TD, candidates, pages, write):
+class _Timed:
+    """One extend, ready to be run again and again."""
+
+    def __init__(self, model: RelayModel, arena: torch.Tensor, device: Device, point: _Point):
+        self._model, self._device, self._candidates = model, device, point.candidates
+        self._x_TD = _rows(model, point.causal, point.candidates)
+        pages = -(-max(point.context, point.causal) // PAGE_TOKENS)
+        page_ids = tuple(range(min(arena.shape[0], pages)))
+        self._context = PageView(arena, page_ids, point.context) if point.context else None
+        # Pre-infers write their K/V; ranks do not.
+        is_pre_infer = not point.candidates and not point.context and pages <= arena.shape[0]
+        self._write = PageView(arena, page_ids, 0) if is_pre_infer else None
+
+    def run(self) -> float:
+        """Its time, nanoseconds."""
+        self._device.synchronize()
+        begun = time.perf_counter_ns()
+        for _step in self._model.extend(self._x_TD, self._candidates, self._context, self._write):
             pass
-        device.synchronize()
-        times.append(time.perf_counter_ns() - begin)
-    pairs = causal * context + causal * (causal + 1) // 2 + candidates * (context + causal + 1)
-    return Sample(causal + candidates, pairs, float(np.median(times)))
+        self._device.synchronize()
+        return float(time.perf_counter_ns() - begun)
 
 
 def _rows(model: RelayModel, causal: int, candidates: int) -> torch.Tensor:
