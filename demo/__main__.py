@@ -42,15 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
         prepared = demo.prepare()
         with Supervisor(options.run_dir / "logs") as supervisor:
             cluster = demo.start(prepared, supervisor)
-            if options.keep:
-                return _stay(cluster, supervisor, console)
-            found = asyncio.run(demo.replay(prepared, cluster))
+            try:
+                if options.keep:
+                    return _stay(cluster, supervisor, console)
+                found = asyncio.run(demo.replay(prepared, cluster))
+            finally:
+                # Whoever looks for a cluster must not find one that is gone.
+                cluster.file.unlink(missing_ok=True)
     except (DemoError, ProcessFailed) as error:
         console.print(f"demo: {error}", markup=False)
         return _FAILED
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
-        return _INTERRUPTED
+        # Ctrl-C is how a cluster that stays is meant to end.
+        return 0 if options.keep else _INTERRUPTED
     broken = demo.report(prepared, found)
     print(json.dumps(found.line), flush=True)
     return _FAILED if broken else 0

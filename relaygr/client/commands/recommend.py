@@ -51,7 +51,10 @@ async def run(arguments: argparse.Namespace, cluster: Cluster) -> Report:
             rank_deadline_ms=10_000.0,
         ) as client:
             relay = await client.arrive(
-                user=arguments.user, as_of_s=arguments.as_of, time_to_rank_ms=arguments.pause_ms
+                user=arguments.user,
+                as_of_s=arguments.as_of,
+                candidate_count=expected_count(arguments.candidates),
+                time_to_rank_ms=arguments.pause_ms,
             )
             async with relay:
                 with relay.stage("retrieval"):
@@ -62,6 +65,11 @@ async def run(arguments: argparse.Namespace, cluster: Cluster) -> Report:
     finally:
         await asyncio.to_thread(telemetry.shutdown)
     return Report(tell(arguments, cluster, relay, ranking, seen))
+
+
+def expected_count(given: str) -> int:
+    """Candidates to announce before they are chosen."""
+    return given.count(",") + 1 if given else CANDIDATES_MAX
 
 
 def choose(given: str, cluster: Cluster, user: UserKey, as_of_s: int) -> tuple[NDArray[np.int64], int]:
