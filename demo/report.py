@@ -107,20 +107,28 @@ class Printer:
             )
         self._console.print("  (* is what the user turned to next)", highlight=False)
 
-    def tiers(self, outcomes: Sequence[Outcome]) -> None:
-        """How many requests went which way, and how long ranking took."""
-        table = Table("tier", "requests", "admitted", "P50 ms", "P99 ms", "compute P50 ms", box=None, pad_edge=False)
+    def tiers(self, outcomes: Sequence[Outcome], budget_ms: float) -> None:
+        """How many requests went which way, how long their histories were, and how long ranking took."""
+        table = Table("tier", "requests", "admitted", "history P50", box=None, pad_edge=False)
+        for heading in ("P50 ms", "P99 ms", "in budget", "compute"):
+            table.add_column(heading)
         for column in table.columns[1:]:
             column.justify = "right"
         for tier in TIERS:
             mine = [outcome for outcome in outcomes if outcome.tier.lower() == tier]
             took = [outcome.rank_ns / 1e6 for outcome in mine]
             compute = [outcome.compute_ns / 1e6 for outcome in mine]
+            histories = [float(outcome.planned.asked.history_count) for outcome in mine]
+            in_budget = sum(took_ms <= budget_ms for took_ms in took) / max(1, len(took))
             table.add_row(
                 tier,
                 str(len(mine)),
                 str(sum(outcome.is_admitted for outcome in mine)),
-                *(f"{quantile(values, share):.2f}" for values, share in ((took, 0.5), (took, 0.99), (compute, 0.5))),
+                f"{quantile(histories, 0.5):.0f}",
+                f"{quantile(took, 0.5):.2f}",
+                f"{quantile(took, 0.99):.2f}",
+                f"{in_budget:.1%}" if mine else "-",
+                f"{quantile(compute, 0.5):.2f}",
             )
         self._console.print(table)
         admitted = [outcome for outcome in outcomes if outcome.is_admitted]

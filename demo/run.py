@@ -183,7 +183,7 @@ class Demo:
         self._console.rule("recommendations")
         printer.titles(found.outcomes, prepared.titles)
         self._console.rule("ranking by tier")
-        printer.tiers(found.outcomes)
+        printer.tiers(found.outcomes, found.line["rank_budget_ms"])
         printer.totals(found.totals)
         self._console.rule("promises")
         missing = broken(found.held, own_data=self._is_own_data, killed=self._options.kill is not None)
