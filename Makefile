@@ -56,6 +56,7 @@ lint: $(INSTALLED) generated ## ruff, buf, and generated files against their sou
 	$(BIN)/buf lint protos
 	$(BIN)/python scripts/gen_telemetry.py --check
 	$(BIN)/python scripts/gen_config_tables.py --check
+	$(BIN)/python scripts/gen_design_map.py --check
 
 imports: $(INSTALLED) generated ## who may import whom
 	$(BIN)/lint-imports
@@ -64,7 +65,7 @@ types: $(INSTALLED) generated ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(INSTALLED) generated ## cores and pure code: no sockets, no sleeps; style and architecture rules
-	$(call pytest,unit,tests/unit tests/test_tidy.py tests/test_architecture.py)
+	$(call pytest,unit,tests/unit tests/design tests/test_tidy.py tests/test_architecture.py)
 
 property: $(INSTALLED) generated ## random histories against the cores' invariants
 	$(call pytest,property,tests/property)
@@ -92,8 +93,9 @@ fmt: $(INSTALLED) ## format and sort imports
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-docs: $(INSTALLED) generated ## write the settings tables of the services' README files
+docs: $(INSTALLED) generated ## write the settings tables of the services' README files and docs/design-map.md
 	$(BIN)/python scripts/gen_config_tables.py
+	$(BIN)/python scripts/gen_design_map.py
 
 clean: ## remove what was generated and run; .venv and .cache stay
 	rm -rf run relaygr/v1 $(NAMES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

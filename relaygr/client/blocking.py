@@ -26,15 +26,18 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._is_closing = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="relaygr-client", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Run on the loop and wait. Every call of the client has a timeout, so this ends."""
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:  # What is handed over before the loop ends is ended with it: nobody waits for ever.
+            if self._is_closing:
+                work.close()
+                raise RuntimeError("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -42,12 +45,26 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Stop; repeatable."""
-        if self._loop.is_closed():
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Stop, ending what other threads still wait for; repeatable."""
+        with self._lock:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         self._thread.join(_JOIN_S)
-        self._loop.close()
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _end(self) -> None:
+        try:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            if others:
+                await asyncio.wait(others, timeout=_JOIN_S / 2)
+        finally:
+            # Twice around the loop, so that the outcomes reach the threads that wait for them.
+            self._loop.call_soon(self._loop.call_soon, self._loop.stop)
 
 
 class SyncRelay:
@@ -106,9 +123,11 @@ class SyncRelayClient:
 
     def close(self) -> None:
         """Close the connections and end the thread; repeatable."""
-        with contextlib.suppress(RuntimeError):
-            self._thread.run(self._client.close())
-        self._thread.close()
+        try:
+            with contextlib.suppress(RuntimeError):
+                self._thread.run(self._client.close())
+        finally:
+            self._thread.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,11 @@
-"""The client's calls: each with a timeout, each error one of relaygr.errors."""
+"""The client's calls: each with a timeout, each error one of relaygr.errors.
+
+Source: design, section 3 (client library), invariant I6.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,10 +39,11 @@ class Calls:
         self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
         self._trigger = trigger
         self._router = router
+        self._is_closed = False
 
     async def arrive(self, request: ArriveRequest, timeout_s: float) -> ArriveResponse:
         """Announce a request."""
-        stub = TriggerServiceStub(self._pool.get(self._trigger))
+        stub = TriggerServiceStub(self._channel(self._trigger))
         return await _called(stub.Arrive, request, timeout_s, self._trigger)
 
     async def rank(self, request: RankRequest, timeout_s: float) -> RouterServiceRankResponse:
@@ -61,12 +66,18 @@ class Calls:
         return await self._router_call("Forget", request, timeout_s)
 
     async def close(self) -> None:
-        """Close the channels."""
+        """Close the channels; calls on their way end as unreachable, later ones do not begin."""
+        self._is_closed = True
         await self._pool.close()
 
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
-        stub = RouterServiceStub(self._pool.get(self._router))
+        stub = RouterServiceStub(self._channel(self._router))
         return await _called(getattr(stub, method), request, timeout_s, self._router)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if self._is_closed:
+            raise Unreachable(address, "the client is closed")
+        return self._pool.get(address)
 
 
 async def _called(method: Callable[..., Any], request: Any, timeout_s: float, peer: str) -> Any:
@@ -76,3 +87,9 @@ async def _called(method: Callable[..., Any], request: Any, timeout_s: float, pe
         return await method(request, timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, peer) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled the caller: the client was closed under the call.
+        raise Unreachable(peer, "the client is closed") from None

@@ -2,6 +2,8 @@
 
 The trigger is asked with a short timeout and may be down: the request is then ranked
 without a ticket, in full. Ranking is what must be answered; the relay only makes it fast.
+
+Source: design, section 3 (client library).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Self
 from relaygr.behaviours.columns import FeatureSpec, Profile
 from relaygr.client.calls import Calls
 from relaygr.client.histories import BehavioursLike, Window, inline_history
+from relaygr.client.numbers import COUNT_MAX, INDEX_MAX, SECONDS_MAX, ns_of, whole
 from relaygr.client.relay import Relay, RelaySettings
 from relaygr.domain.identity import TENANT_DEFAULT, ModelLimits
 from relaygr.errors import AccessDenied, InvalidRequest, RelayError
@@ -122,20 +125,21 @@ class RelayClient:
             InvalidRequest: names the field.
         """
         if behaviours is None:
-            history = History(as_of_s=as_of_s)
+            history = History(as_of_s=whole("as_of_s", as_of_s, SECONDS_MAX))
         else:
+            whole("first_index", first_index, INDEX_MAX)
             history = inline_history(behaviours, profile, first_index, self._settings.window)
         request = ArriveRequest(
             tenant=self._settings.tenant,
             user=str(user),
             request_id=request_id,
             history=history,
-            candidate_count=candidate_count,
-            delta_behaviour_count=delta_count,
+            candidate_count=whole("candidate_count", candidate_count, COUNT_MAX),
+            delta_behaviour_count=whole("delta_count", delta_count, COUNT_MAX),
             budgets=StageBudgets(
-                rank_budget_ns=int(rank_budget_ms * 1e6),
-                time_to_rank_ns=int(time_to_rank_ms * 1e6),
-                rank_latest_ns=int(rank_latest_ms * 1e6),
+                rank_budget_ns=ns_of("rank_budget_ms", rank_budget_ms),
+                time_to_rank_ns=ns_of("time_to_rank_ms", time_to_rank_ms),
+                rank_latest_ns=ns_of("rank_latest_ms", rank_latest_ms),
             ),
         )
         span = self._telemetry.tracer.start_span(names.SPAN_RECOMMEND)

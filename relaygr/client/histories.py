@@ -2,6 +2,8 @@
 
 An inline history is serialised and digested once, when the request arrives, and sent
 twice: with Arrive (for the pre-infer) and with Rank (so that full inference never lacks it).
+
+Source: design, section 4 (the cut), condition 4.
 """
 
 from __future__ import annotations

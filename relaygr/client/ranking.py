@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaygr.errors import CorruptData
+from relaygr.rpc.enums import name_of
 from relaygr.v1.ranker_pb2 import FallbackReason, RankResponse, Tier
 from relaygr.v1.router_pb2 import Branch, RouterServiceRankResponse
 
@@ -81,7 +82,7 @@ def ranking_of(
         items=items,
         scores=_scores(rank, len(items)),
         tasks=tuple(rank.tasks),
-        tier=Tier.Name(rank.tier).removeprefix("TIER_"),
+        tier=name_of(Tier, rank.tier, "TIER_"),
         fallback=_fallback(rank),
         admitted=admitted,
         unknown=tuple(rank.unknown_candidates),
@@ -89,7 +90,7 @@ def ranking_of(
         psi_tokens=rank.psi_tokens,
         inferred_tokens=rank.inferred_tokens,
         instance_id=rank.instance_id,
-        branch=Branch.Name(response.branch).removeprefix("BRANCH_"),
+        branch=name_of(Branch, response.branch, "BRANCH_"),
         attempts=response.attempts,
         trace_id=trace_id,
         timings_ms={
@@ -119,5 +120,5 @@ def _scores(rank: RankResponse, items: int) -> NDArray[np.float32]:
 
 
 def _fallback(rank: RankResponse) -> str:
-    name = FallbackReason.Name(rank.fallback).removeprefix("FALLBACK_REASON_")
+    name = name_of(FallbackReason, rank.fallback, "FALLBACK_REASON_")
     return "" if name == "UNSPECIFIED" else name

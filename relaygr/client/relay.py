@@ -1,4 +1,7 @@
-"""One recommendation request, from its arrival to its ranking."""
+"""One recommendation request, from its arrival to its ranking.
+
+Source: design, section 3 (client library), invariant I7.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from opentelemetry.trace import Span
 from relaygr.behaviours.columns import Candidates, Cross
 from relaygr.client.calls import Calls
 from relaygr.client.histories import BehavioursLike, Window, behaviours_of, candidates_of, cross_of
+from relaygr.client.numbers import SECONDS_MAX, whole
 from relaygr.client.ranking import Ranking, ranking_of, score_difference
 from relaygr.errors import RelayError
+from relaygr.rpc.enums import name_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.common_pb2 import History
 from relaygr.v1.ranker_pb2 import RankRequest
@@ -77,13 +82,13 @@ class Relay:
     @property
     def decision(self) -> str:
         """ADMITTED, NOT_AT_RISK or DECLINED; UNKNOWN when the trigger did not answer."""
-        name = Decision.Name(self._arrived.decision).removeprefix("DECISION_")
+        name = name_of(Decision, self._arrived.decision, "DECISION_")
         return "UNKNOWN" if name == "UNSPECIFIED" else name
 
     @property
     def reason(self) -> str:
         """Why; empty when the trigger did not answer."""
-        name = DecisionReason.Name(self._arrived.reason).removeprefix("DECISION_REASON_")
+        name = name_of(DecisionReason, self._arrived.reason, "DECISION_REASON_")
         return "" if name == "UNSPECIFIED" else name
 
     @property
@@ -142,10 +147,13 @@ class Relay:
 
     async def release(self) -> None:
         """Give up: the reservation is returned now instead of at the end of its window. Repeatable."""
-        if not self._is_closed and self.admitted:
-            with contextlib.suppress(RelayError), trace.use_span(self._span):
-                await self._settings.calls.release(self._arrived.ticket, RELEASE_TIMEOUT_S)
-        self._end()
+        try:
+            if not self._is_closed and self.admitted:
+                quiet = trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
+                with contextlib.suppress(RelayError), quiet:
+                    await self._settings.calls.release(self._arrived.ticket, RELEASE_TIMEOUT_S)
+        finally:
+            self._end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,7 +192,7 @@ class Relay:
         history = History()
         history.CopyFrom(self._history)
         if as_of_s is not None:
-            history.as_of_s = as_of_s
+            history.as_of_s = whole("as_of_s", as_of_s, SECONDS_MAX)
         short = None if delta is None else behaviours_of(delta, self._settings.window.features, "delta")
         return RankRequest(
             tenant=self._settings.tenant,

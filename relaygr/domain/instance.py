@@ -18,6 +18,10 @@ from relaygr.domain.identity import ModelIdentity, ModelLimits
 RECORD_BYTES_MAX = 16 * 1024
 ID_BYTES_MAX = 64
 
+_UINT32_MAX = (1 << 32) - 1
+_UINT64_MAX = (1 << 64) - 1
+"""What the messages that carry a record's values can hold."""
+
 
 class InstanceState(Enum):
     """What an instance takes."""
@@ -70,15 +74,15 @@ class InstanceRecord:
                 instance_id=_text(raw, "instance_id"),
                 address=_text(raw, "address"),
                 host=_text(raw, "host"),
-                epoch=_whole(raw, "epoch", 1),
-                model=ModelIdentity(**raw["model"]),
-                limits=ModelLimits(**{k: _whole(raw["limits"], k, 0) for k in ModelLimits.__dataclass_fields__}),
-                cost=CostModel(**{k: _positive(raw["cost"], k) for k in CostModel.__dataclass_fields__}),
-                device_budget_bytes=_whole(raw, "device_budget_bytes", 0),
+                epoch=_whole(raw, "epoch", 1, _UINT64_MAX),
+                model=_model(raw["model"]),
+                limits=_limits(raw["limits"]),
+                cost=_cost(raw["cost"]),
+                device_budget_bytes=_whole(raw, "device_budget_bytes", 0, _UINT64_MAX),
                 pre_infer_share=_positive(raw, "pre_infer_share"),
                 state=InstanceState(raw["state"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InvalidRecord(f"{type(error).__name__}: {error}") from error
         if record.pre_infer_share > 1:
             raise InvalidRecord("pre_infer_share must be at most 1")
@@ -92,10 +96,36 @@ def _text(raw: dict[str, Any], field: str) -> str:
     return value
 
 
-def _whole(raw: dict[str, Any], field: str, least: int) -> int:
+def _model(raw: dict[str, Any]) -> ModelIdentity:
+    fields = {field: _label(raw, field) for field in ModelIdentity.__dataclass_fields__ if field != "normaliser"}
+    return ModelIdentity(**fields, normaliser=_whole(raw, "normaliser", 0, _UINT32_MAX))
+
+
+def _limits(raw: dict[str, Any]) -> ModelLimits:
+    fields = {field: _whole(raw, field, 0, _UINT32_MAX) for field in ModelLimits.__dataclass_fields__}
+    if not fields["window_step_behaviours"]:
+        raise ValueError("window_step_behaviours must be at least 1")
+    return ModelLimits(**fields)
+
+
+def _cost(raw: dict[str, Any]) -> CostModel:
+    fields = {field: _positive(raw, field) for field in CostModel.__dataclass_fields__}
+    for field, most in (("token_bytes", _UINT64_MAX), ("candidates_typical", _UINT32_MAX)):
+        fields[field] = _whole(raw, field, 0, most)
+    return CostModel(**fields)
+
+
+def _label(raw: dict[str, Any], field: str) -> str:
     value = raw[field]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{field} must be a whole number of at least {least}")
+    if not isinstance(value, str) or len(value.encode()) > 4 * ID_BYTES_MAX:
+        raise ValueError(f"{field} must be a short string")
+    return value
+
+
+def _whole(raw: dict[str, Any], field: str, least: int, most: int) -> int:
+    value = raw[field]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{field} must be a whole number from {least} to {most}")
     return value
 
 

@@ -1,4 +1,7 @@
-"""From a user to a slot: the one hash that router, client and simulator share."""
+"""From a user to a slot: the one hash that router, client and simulator share.
+
+Source: design, section 2 (slot).
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The vocabulary travels with the weights, so one digest covers both. Nothing is unpickled;
 names and shapes are checked before a weight is used.
+
+Source: design, section 4 (identity and exactness).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ of the sequence or, for behaviours, at the time of the request; so a prefix embe
 for every request that shares it.
 
 Source: docs/decisions/0001-position-and-time-codes.md.
+Source: design, section 4, condition 2.
 """
 
 from __future__ import annotations

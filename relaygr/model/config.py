@@ -1,4 +1,7 @@
-"""What fixes an HSTU model besides its weights, and its form as JSON."""
+"""What fixes an HSTU model besides its weights, and its form as JSON.
+
+Source: design, section 4, condition 1.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ that follows this file and passes `relaygr.model.conformance` may be served.
 
 Shapes: T new tokens, C candidates, D hidden width, K tasks; the last C of T are the
 candidates.
+
+Source: design, section 4 (identity and exactness).
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ stale slots cannot leak into a sum.
 
 Shapes: H heads, P pages of the arena, S slots of a page (128), T tokens, K width of a
 query or key, V width of a value.
+
+Source: design, section 3 (ranker), invariant I5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""etcd behind one class: discovery, leases, watches, elections. Never on a request's path."""
+"""etcd behind one class: discovery, leases, watches, elections. Never on a request's path.
+
+Source: design, section 6, invariant I8.
+"""
 
 from relaygr.registry.changes import Change, Deleted, Listed, Put
 from relaygr.registry.client import Listing, Registry

@@ -6,6 +6,8 @@ lease at a third of its life, with jitter, for ever. A lease that etcd no longer
 and the key is written again with its current value. A key that somebody else deleted or
 overwrote is restored at the next refresh, unless it is exclusive: then it was lost, and
 the owner stands for it again.
+
+Source: design, section 6, invariant I7.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ The channel options notice a silent peer in about eight seconds even without a c
 way; `grpc.http2.ping_timeout_ms` is needed beside the keepalive options, since gRPC
 otherwise waits a minute for the answer to a ping. Six seconds, because etcd's server
 refuses pings that come more often than every five. Callers' own timeouts are shorter.
+
+Source: design, section 6, invariant I6.
 """
 
 from __future__ import annotations

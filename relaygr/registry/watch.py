@@ -10,6 +10,8 @@ keys than are known. Now and then a listing is made anyway.
 
 Whether what is known is current is a question of its own: every `check_s` a small read
 that needs the quorum confirms it, and `age_ns` grows while that fails.
+
+Source: design, section 6, invariant I8.
 """
 
 from __future__ import annotations

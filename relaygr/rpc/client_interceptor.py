@@ -1,4 +1,7 @@
-"""Around every unary call a channel makes: a client span, trace context, duration."""
+"""Around every unary call a channel makes: a client span, trace context, duration.
+
+Source: design, section 7.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Python's gRPC does not hand a server's deadline to the calls it makes, so each servicer
 reads `remaining_ns` and each outgoing call passes `child_timeout_s`.
+
+Source: design, section 5, invariant I6.
 """
 
 from __future__ import annotations

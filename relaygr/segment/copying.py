@@ -4,6 +4,8 @@ Pages and blocks need not have one size: an entry is one run of bytes, cut at pa
 boundaries on one side and at block boundaries on the other. The digest is taken from where
 the bytes arrived, right after each piece, while it is in the processor's cache. numpy and
 xxhash let other threads run meanwhile.
+
+Source: design, section 3 (expander), invariant I5.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Files are private to one user (0600) and are never followed through symbolic links: the
 directory (/dev/shm) is one that anybody may write to.
+
+Source: design, section 3 (expander), invariant I3.
 """
 
 from __future__ import annotations

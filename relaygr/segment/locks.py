@@ -5,6 +5,8 @@ Open-file-description locks, not POSIX ones: a POSIX lock goes when the process 
 lets an OFD lock go when the last copy of the descriptor is closed, so a process that was
 killed has let go and a process that was merely stopped has not. A forked child shares the
 lock, as it shares the mapping.
+
+Source: design, section 3 (expander), invariant I7.
 """
 
 from __future__ import annotations

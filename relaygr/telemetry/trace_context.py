@@ -1,4 +1,7 @@
-"""Trace context as a W3C traceparent string, for tickets, cache entries and metadata."""
+"""Trace context as a W3C traceparent string, for tickets, cache entries and metadata.
+
+Source: design, section 7.
+"""
 
 from __future__ import annotations
 

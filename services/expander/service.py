@@ -1,4 +1,7 @@
-"""The expander's gRPC edge: message to domain, attachment, answer. The decisions are the core's."""
+"""The expander's gRPC edge: message to domain, attachment, answer. The decisions are the core's.
+
+Source: design, section 3 (expander).
+"""
 
 from __future__ import annotations
 

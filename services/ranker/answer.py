@@ -1,4 +1,7 @@
-"""What a rank answers, and what is observed of it."""
+"""What a rank answers, and what is observed of it.
+
+Source: design, section 3 (ranker), section 7 (tracing).
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ performed at once and every ending is fed back as an event on a later turn of th
 the machine is never re-entered. A lease ends when the compute that reads it has ended,
 also when its caller is gone.
 
-Source: design, section 3 (ranker).
+Source: design, section 3 (ranker), invariants I2, I6, I7.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ from services.ranker.work import Suffix, rank
 
 LOG = logging.getLogger(__name__)
 
+HAND_OVER_NS = 4_000_000
+HAND_OVER_SHARE = 10
+"""A tenth of a rank's time, at least 4 ms, is kept back when it is decided how long it may wait
+for psi: the timer's delay, the way to the device thread and back, and the reply are no part
+of the cost model."""
 RANK_JOB = 1
 """Rank jobs take odd ids at the executor, productions even ones."""
 
@@ -192,7 +197,9 @@ class Engine:
         placed: asyncio.Future[fx.RankOnPsi | fx.RankInFull] = self._loop.create_future()
         self._placements[rank_id] = placed
         suffix_tokens = work.suffix.causal_tokens + len(work.suffix.candidates)
-        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, work.deadline_ns, suffix_tokens)
+        left_ns = work.deadline_ns - time.monotonic_ns()
+        placed_by_ns = work.deadline_ns - max(HAND_OVER_NS, left_ns // HAND_OVER_SHARE)
+        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, placed_by_ns, suffix_tokens)
         try:
             self.feed(asked)
             async with asyncio.timeout(max(0.0, (work.deadline_ns - time.monotonic_ns()) / 1e9)):

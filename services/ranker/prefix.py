@@ -2,6 +2,8 @@
 
 The digest is always computed from the behaviours at hand, never believed from the wire:
 a psi is used only where the request's own tokens say so (I5).
+
+Source: design, section 4 (the cut), invariant I5.
 """
 
 from __future__ import annotations

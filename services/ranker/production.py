@@ -3,6 +3,8 @@
 Performs the residency machine's effects that take time, and reports each ending as an
 event. A report says that nothing touches the pages any more; until it comes, the machine
 keeps them.
+
+Source: design, section 3 (ranker).
 """
 
 from __future__ import annotations

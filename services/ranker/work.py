@@ -2,6 +2,8 @@
 
 The compositions are the model package's own; here they report chunks and name the parts
 of a request. Nothing waits, locks or decides; the executor's thread drives them.
+
+Source: design, section 3 (ranker).
 """
 
 from __future__ import annotations

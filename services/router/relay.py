@@ -4,6 +4,8 @@ A killed instance fails its calls at once. A stopped one lets them wait: at half
 time that is left its health is checked, and unless it answers by 60 %, the rest of the
 time belongs to another instance. A busy instance answers its health check and is waited
 for. Whoever does not answer the check within its own timeout is fenced.
+
+Source: design, section 3 (router), section 4 (forgetting), invariant I6.
 """
 
 from __future__ import annotations
@@ -213,13 +215,15 @@ class Relay:
         self, call: asyncio.Task[ranker_pb2.RankResponse], record: InstanceRecord, timeout_s: float, began_ns: int
     ) -> None:
         """Return when the call ended or its instance is alive; raise when it is silent."""
+        patience_s = timeout_s * (LEAVE_AT - CHECK_AT)
         await asyncio.wait({call}, timeout=timeout_s * CHECK_AT)
-        if call.done() or self._core.load.has_spoken_since(record.instance_id, began_ns):
+        # Only a word as fresh as the check's own answer would be: a busy instance that stops has spoken a moment ago.
+        if call.done() or self._core.load.has_spoken_since(
+            record.instance_id, max(began_ns, self._clock() - int(patience_s * 1e9))
+        ):
             return
         check = self._probes.suspect(record)
-        await asyncio.wait(
-            {call, check}, timeout=timeout_s * (LEAVE_AT - CHECK_AT), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({call, check}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         if call.done() or (check.done() and not check.cancelled() and check.result()):
             return
         raise _SilentError(record.instance_id, "no answer")
@@ -263,6 +267,8 @@ def _expected_rank_ns(record: InstanceRecord, request: ranker_pb2.RankRequest, *
     """Device time that a rank will probably take, for the view of load only."""
     prefix_tokens = request.history.cut.behaviour_count + 1
     delta_tokens = request.delta.count + request.cross.count
-    if has_psi:
-        return record.cost.rank_ns(request.candidates.count, delta_tokens, prefix_tokens)
-    return record.cost.full_ns(request.candidates.count, delta_tokens, prefix_tokens)
+    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
+    limits = record.limits
+    # The counts are the caller's and unchecked; beyond the model's limits the ranker refuses them.
+    most_ns = record.cost.full_ns(limits.candidates_max, limits.delta_behaviours_max, limits.window_behaviours_max + 1)
+    return min(most_ns, predict(request.candidates.count, delta_tokens, prefix_tokens))

@@ -165,12 +165,16 @@ def _check_cut(claims: common_pb2.TicketClaims, history: common_pb2.History) -> 
         raise InvalidRequest("ticket", "was issued for another cut of the history")
 
 
+_BACKLOG_NS_MAX = 1 << 62
+
+
 def _load_to_pb(queues: Queues, device_budget_bytes: int) -> common_pb2.Load:
     return common_pb2.Load(
         rank_jobs=queues.rank_jobs,
         full_jobs=queues.full_jobs,
         pre_infer_jobs=queues.pre_infer_jobs,
-        backlog_ns=queues.backlog_ns,
+        # What an instance reported and what is on its way there add up to anything.
+        backlog_ns=min(queues.backlog_ns, _BACKLOG_NS_MAX),
         device_used_bytes=queues.device_used_bytes,
         # Before the first reply the registration says it.
         device_budget_bytes=queues.device_budget_bytes or device_budget_bytes,

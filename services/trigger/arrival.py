@@ -1,6 +1,8 @@
 """An ArriveRequest, checked, and what the model's limits say about it.
 
 Only metadata is read: an inline history is bytes that are passed on.
+
+Source: design, section 3 (trigger), section 4 (the cut).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The trigger's gRPC edge: message to domain, deadline, ticket. The decision is the core's."""
+"""The trigger's gRPC edge: message to domain, deadline, ticket. The decision is the core's.
+
+Source: design, section 3 (trigger).
+"""
 
 from __future__ import annotations
 

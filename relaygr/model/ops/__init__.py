@@ -10,6 +10,8 @@ itself. The others are causal. There is no softmax, hence no row sum and no resc
 
 Returned with heads side by side (E = heads * width of a value) in the dtype of q.
 `reference` is the oracle and builds the whole mask; `tiled` is the one that serves.
+
+Source: design, section 4, conditions 1 and 3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Who holds which of the fixed-size blocks, counted exactly."""
+"""Who holds which of the fixed-size blocks, counted exactly.
+
+Source: design, section 3 (expander), invariant I3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The core's bounds and times: every table has a maximum and every entry an end."""
+"""The core's bounds and times: every table has a maximum and every entry an end.
+
+Source: design, section 3 (expander), invariant I3.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@
 A retired index never comes back to life: an owner that was only stopped, and heartbeats
 again, is given a new index. Whatever the old one was granted stays in quarantine until the
 kernel says that its byte is free, since until then its process may still write.
+
+Source: design, section 3 (expander), invariant I7.
 """
 
 from __future__ import annotations

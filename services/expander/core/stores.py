@@ -7,6 +7,8 @@
 
 Nothing in quarantine is ever published, and its blocks are not handed out: the writer may
 merely be stopped, and its next instruction may be a write into them.
+
+Source: design, section 3 (expander), invariants I5, I7.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Users whose psi must not come back for a while."""
+"""Users whose psi must not come back for a while.
+
+Source: design, section 4 (forgetting), invariant I3.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ under way are told to stop and waited for, the old byte of the lock file is let 
 is what frees the old ranges), and the new segment is mapped. When the expander does not
 answer, the tier is off at once and asked for again with a growing pause; after a few
 failures the mapping goes too, so that a dead expander's memory is not held for ever.
+
+Source: design, section 3 (expander), invariant I7.
 """
 
 from __future__ import annotations

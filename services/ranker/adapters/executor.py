@@ -3,6 +3,8 @@
 Work is a generator that yields where it may be set aside: between the layers of a chunk.
 At each yield the thread asks the schedule whether something more urgent waits; if so, the
 generator is kept and taken up again later. All callbacks run on the event loop.
+
+Source: design, section 3 (ranker).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Whether a pre-infer is accepted, and how. Its pages are reserved before anything is computed."""
+"""Whether a pre-infer is accepted, and how. Its pages are reserved before anything is computed.
+
+Source: design, section 3 (ranker), invariant I1.
+"""
 
 from __future__ import annotations
 

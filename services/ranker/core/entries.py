@@ -3,6 +3,8 @@
 Of all histories that touch an entry (its content, what is being produced, what its
 tickets asked for) one is always a prefix of the other; `chain` is the longest that
 matters. Histories that do not agree never share an entry at the same time.
+
+Source: design, section 3 (ranker), invariants I1, I4.
 """
 
 from __future__ import annotations

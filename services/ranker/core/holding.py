@@ -2,6 +2,8 @@
 
 Only an entry that nothing holds is evicted (I1). Whether a request fits is decided before
 the first eviction, so that a refusal costs nobody anything.
+
+Source: design, section 3 (ranker), invariants I1, I3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What must hold after every event, asserted. The numbers are the design's, section 5."""
+"""What must hold after every event, asserted. The numbers are the design's, section 5.
+
+Source: design, section 5, invariants I1, I3, I4, I7.
+"""
 
 from __future__ import annotations
 

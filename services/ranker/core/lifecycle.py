@@ -1,6 +1,8 @@
 """The life cycle of a psi, as a table. Every change of state is looked up here.
 
 scripts/gen_state_picture.py draws the picture of the service README from TRANSITIONS.
+
+Source: design, section 3 (ranker).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What of a held psi a history can use. All that stands between a rank and somebody else's K/V (I5)."""
+"""What of a held psi a history can use. All that stands between a rank and somebody else's K/V (I5).
+
+Source: design, section 4 (identity and exactness), invariant I5.
+"""
 
 from __future__ import annotations
 

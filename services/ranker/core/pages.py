@@ -1,4 +1,7 @@
-"""Who owns which page of the device arena. Exact: a page is free or in one entry."""
+"""Who owns which page of the device arena. Exact: a page is free or in one entry.
+
+Source: design, section 3 (ranker), invariant I3.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ A job keeps its entry's pages until its last report, also when it was told to st
 that a page is never written by two jobs. What came while a job ran (a longer history, a
 new ask of a cancelled one) only raises the entry's goal; `settle` starts the next job
 when the last one is over.
+
+Source: design, section 3 (ranker), invariant I4.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Predictions are the cost model's, at the quantile of its error.
 
 Every answer compares the rank's own history with the entry's (I5); nothing is taken on
 trust from the ticket.
+
+Source: design, section 3 (ranker), invariants I5, I6, I7.
 """
 
 from __future__ import annotations

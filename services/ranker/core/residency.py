@@ -11,6 +11,8 @@ reserved up to the goal before work starts and stay until the job that may write
 has reported its end and the ranks that may read them have reported theirs. A ticket
 holds its entry until it is consumed, released or its window closes; an entry that nothing
 holds stays until its pages are needed.
+
+Source: design, section 3 (ranker), invariants I1, I3, I4, I7.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ takes it, and then finishes it or puts it back. Work that is late and may be dro
 dropped when it comes to the head of its class: computing it would only make others late.
 When the table is full, pre-infers are shed for ranks; what was shed comes out with the
 next `take`, beside what was late.
+
+Source: design, section 3 (ranker), invariants I3, I6.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Which psi are copied to DRAM: consumed ones, when they rest, a bounded number at a time."""
+"""Which psi are copied to DRAM: consumed ones, when they rest, a bounded number at a time.
+
+Source: design, section 3 (expander), invariant I3.
+"""
 
 from __future__ import annotations
 

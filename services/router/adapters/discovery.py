@@ -2,6 +2,8 @@
 
 Watches feed the core; no request waits for etcd. Values are validated here, since
 anything may have written them; an invalid one is logged and ignored.
+
+Source: design, section 6, invariant I8.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ def pin_from_json(text: bytes) -> tuple[str, int, int]:
     try:
         raw = json.loads(text)
         instance_id, epoch, expires_unix_ns = raw["instance_id"], raw["epoch"], raw["expires_unix_ns"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not isinstance(instance_id, str) or not 0 < len(instance_id.encode()) <= 4 * ID_BYTES_MAX:
         raise ValueError("instance_id must be a short string")

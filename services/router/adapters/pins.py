@@ -3,6 +3,8 @@
 A pin that is not written costs another router's user a hit, never an answer: the ticket
 suffices. So the queue is bounded, the newest pin of a user wins, and what cannot be
 written is dropped.
+
+Source: design, section 6, invariant I3.
 """
 
 from __future__ import annotations

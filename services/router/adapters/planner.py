@@ -3,6 +3,8 @@
 The election only spares needless work. What keeps a table right is the compare-and-swap
 over the very value the plan was made from: two routers that both believe themselves
 elected cannot overwrite one another.
+
+Source: design, section 6.
 """
 
 from __future__ import annotations

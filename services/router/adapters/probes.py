@@ -1,6 +1,8 @@
 """Health checks of instances: fenced ones until they answer, doubted and suspected ones once.
 
 One task per instance, epoch and purpose, so their number is bounded by the members.
+
+Source: design, section 3 (router).
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Probes:
         self._once(("doubt", loss.instance_id, loss.epoch), lambda: self._confirm(loss))
 
     def suspect(self, record: InstanceRecord) -> asyncio.Task[bool]:
-        """Check an instance that lets a call wait; the task says whether it serves. No answer fences it.
+        """Check an instance that lets a call wait; the task says whether it answers. No answer fences it.
 
         The check has its own timeout: a caller's short deadline must not fence anybody.
         """
@@ -87,7 +89,7 @@ class Probes:
         return is_serving
 
     async def _suspect(self, record: InstanceRecord) -> bool:
-        is_serving = await self._rankers.is_serving(record.address, self._suspect_timeout_s)
-        if not is_serving:
+        is_alive = await self._rankers.is_alive(record.address, self._suspect_timeout_s)
+        if not is_alive:
             self._feed(CallFailed(record.instance_id, record.epoch, FenceReason.SILENT))
-        return is_serving
+        return is_alive

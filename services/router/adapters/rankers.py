@@ -47,13 +47,12 @@ class Rankers:
         return await _answer(self._stub(address).Forget(request, timeout=timeout_s), address)
 
     async def is_serving(self, address: str, timeout_s: float) -> bool:
-        """What the standard health service says; False when it says nothing."""
-        try:
-            stub = health_pb2_grpc.HealthStub(self._pool.get(address))
-            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
-        except RelayError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        """True when the standard health service says so; False when it says nothing."""
+        return await self._health(address, timeout_s) == health_pb2.HealthCheckResponse.SERVING
+
+    async def is_alive(self, address: str, timeout_s: float) -> bool:
+        """True when the standard health service says anything: who leaves still ends what it began."""
+        return await self._health(address, timeout_s) is not None
 
     async def forget_peer(self, address: str) -> None:
         """Close what is open to an address; calls in progress end as unreachable."""
@@ -62,6 +61,14 @@ class Rankers:
     async def close(self) -> None:
         """Close all channels."""
         await self._pool.close()
+
+    async def _health(self, address: str, timeout_s: float) -> int | None:
+        try:
+            stub = health_pb2_grpc.HealthStub(self._pool.get(address))
+            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
+        except RelayError:
+            return None
+        return int(answer.status)
 
     def _stub(self, address: str) -> ranker_pb2_grpc.RankerServiceStub:
         return ranker_pb2_grpc.RankerServiceStub(self._pool.get(address))

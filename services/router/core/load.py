@@ -6,6 +6,8 @@ nanosecond per nanosecond, and calls begun after the reply are added. Our own ca
 flight are a lower bound, however old the last reply is.
 
 Being wrong here costs balance, never correctness, so nothing of it is shared or kept.
+
+Source: design, section 3 (router).
 """
 
 from __future__ import annotations
@@ -105,8 +107,8 @@ class LoadView:
             instance.heard_ns = now_ns
 
     def heard(self, instance_id: str, now_ns: int) -> None:
-        """An instance answered something, be it a refusal."""
-        instance = self._instance(instance_id)
+        """An instance answered something, be it a refusal; a late answer of one that is gone means nothing."""
+        instance = self._instances.get(instance_id)
         if instance is not None:
             instance.heard_ns = now_ns
 

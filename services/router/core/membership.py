@@ -14,6 +14,8 @@ health check confirms its loss or discovery shows it again.
                              │ one of too many losses
                              └──────────► DOUBTED ──health fails──► ABSENT
                                              └──Registered──► MEMBER
+
+Source: design, section 3 (router), invariant I8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Users placed off their slot, each for the window of its psi."""
+"""Users placed off their slot, each for the window of its psi.
+
+Source: design, section 3 (router), invariant I3.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class SlotTable:
         try:
             raw = json.loads(text)
             version, ids, slots = raw["version"], raw["instances"], raw["slots"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InvalidTable(f"{type(error).__name__}: {error}") from error
         if not _is_whole(version) or version < 1:
             raise InvalidTable("version must be a whole number of at least 1")

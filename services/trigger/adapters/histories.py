@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from relaygr.behaviours.store import BehaviourStore
+from relaygr.behaviours.store import BehaviourStore, StoreHead
 from relaygr.domain.identity import UserKey
 from relaygr.errors import InvalidRequest, Unreachable
 from services.trigger.arrival import LogHead
 
 THREADS = 2
+PENDING_MAX = 256
+"""Reads begun or waiting for a thread: a store that hangs must not collect more."""
 STORE = "behaviour store"
 
 
@@ -21,6 +23,12 @@ class Histories:
         self._store = store
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="histories")
+        self._pending = 0
+
+    @property
+    def pending(self) -> int:
+        """Reads begun or waiting, also those that nobody waits for any more."""
+        return self._pending
 
     async def head(self, user: UserKey, as_of_s: int) -> LogHead:
         """How many behaviours the user has before `as_of_s`, zero meaning all.
@@ -31,12 +39,17 @@ class Histories:
         """
         if self._store is None:
             raise InvalidRequest("history.inline", "required: this deployment has no behaviour store")
-        loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, self._store.head, user, as_of_s)
+        if self._pending >= PENDING_MAX:
+            raise Unreachable(STORE, f"{PENDING_MAX} reads are unanswered")
+        call = asyncio.get_running_loop().run_in_executor(self._threads, self._store.head, user, as_of_s)
+        self._pending += 1
+        call.add_done_callback(self._ended)
+        # Not cancelled when it is late: the thread pool would keep its place in the queue all the same.
+        await asyncio.wait({call}, timeout=self._timeout_s)
+        if not call.done():
+            raise Unreachable(STORE, f"no answer in {self._timeout_s * 1e3:.0f} ms")
         try:
-            head = await asyncio.wait_for(call, self._timeout_s)
-        except TimeoutError as error:
-            raise Unreachable(STORE, f"no answer in {self._timeout_s * 1e3:.0f} ms") from error
+            head = call.result()
         except OSError as error:
             raise Unreachable(STORE, error) from error
         return LogHead(head.log_count, head.generation)
@@ -44,3 +57,8 @@ class Histories:
     def close(self) -> None:
         """Give the threads up; a stuck read is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ended(self, call: asyncio.Future[StoreHead]) -> None:
+        self._pending -= 1
+        if not call.cancelled():
+            call.exception()  # Nobody may be left to ask.

@@ -1,4 +1,7 @@
-"""One of several triggers: they share each device by how many are registered."""
+"""One of several triggers: they share each device by how many are registered.
+
+Source: design, section 6.
+"""
 
 from __future__ import annotations
 

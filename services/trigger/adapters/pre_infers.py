@@ -2,6 +2,8 @@
 
 Arrive does not wait for these. Their number is bounded by the core, which admits nothing
 while too many are unanswered.
+
+Source: design, section 3 (trigger).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from relaygr.errors import RelayError
+from relaygr.rpc.enums import name_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.common_pb2 import History, Ticket
 from relaygr.v1.ranker_pb2 import Acceptance, DeclineReason, PreInferResponse
@@ -65,12 +68,15 @@ class PreInfers:
             except RelayError as error:
                 # Not an error of the request: its rank runs in full.
                 span.set_attribute(names.ATTR_ERROR, type(error).__name__)
+                if error.is_definite:
+                    # Nobody has begun, so that nothing is to be paid for.
+                    outcome, reason = Outcome.DECLINED, DeclineReason.DECLINE_REASON_UNSPECIFIED
             finally:
-                text = DeclineReason.Name(reason).removeprefix("DECLINE_REASON_")
+                self._report(PreInferAnswered(ticket_id, outcome))
+                text = name_of(DeclineReason, reason, "DECLINE_REASON_")
                 span.set_attribute(names.ATTR_PRE_INFER_ACCEPTANCE, outcome.name)
                 span.set_attribute(names.ATTR_PRE_INFER_REASON, text)
                 self._metrics.answered(outcome.name, text)
-                self._report(PreInferAnswered(ticket_id, outcome))
 
 
 def _outcome_of(answer: PreInferResponse) -> Outcome:

@@ -20,6 +20,8 @@ from services.trigger.core.events import InstanceView
 
 OWN_WORK_NS = 1_000_000
 """Kept back of a caller's deadline for deciding and answering."""
+_EXPECTED_NS_MAX = 1 << 62
+"""A prediction is made before the model's limits are known to hold, so it may be absurd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ class RouterClient:
             InvalidRequest: the router refuses the user.
         """
         request = ResolveRequest(
-            tenant=user.tenant, user=user.user, expected_ns=expected_ns, will_admit=will_admit, window_ns=window_ns
+            tenant=user.tenant,
+            user=user.user,
+            expected_ns=min(expected_ns, _EXPECTED_NS_MAX),
+            will_admit=will_admit,
+            window_ns=window_ns,
         )
         try:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)

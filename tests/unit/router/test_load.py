@@ -91,3 +91,15 @@ def test_calls_and_instances_beyond_the_maxima_are_not_counted():
     for call in (third, second, first):
         load.end(call, 1, Queues(backlog_ns=1))
     load.check()
+
+
+def test_late_answers_of_instances_that_are_gone_take_no_room():
+    load = LoadView(instances_max=2)
+    for name in ("a", "b", "c"):
+        call = load.begin(name, 5 * MS, 0)
+        load.forget(name)
+        load.heard(name, 1)
+        load.end(call, 1)
+    load.begin("d", 5 * MS, 2)
+    assert load.load_ns("d", 2) == 5 * MS
+    load.check()

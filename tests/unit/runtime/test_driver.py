@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relaygr.runtime.driver import REST_S, Driver
+from relaygr.runtime.driver import CHECK_PAUSE_NS, REST_S, Driver
 
 
 class Loop:
@@ -113,6 +113,15 @@ def test_expiry_rings_checks_and_disarms() -> None:
     bench.loop.fire()
     assert bench.done == ["ring"] and bench.machine.checked == 1
     assert bench.loop.timers == []
+
+
+def test_expiries_in_quick_succession_check_once_a_second() -> None:
+    bench = Bench()
+    for now_ns in (5, 6, 7, CHECK_PAUSE_NS + 4, CHECK_PAUSE_NS + 5):
+        bench.driver.feed(now_ns)
+        bench.now_ns = now_ns
+        bench.loop.fire()
+    assert bench.done == ["ring"] * 5 and bench.machine.checked == 2
 
 
 def test_timer_that_comes_early_is_set_again() -> None:

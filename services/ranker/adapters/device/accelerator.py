@@ -2,6 +2,8 @@
 
 Not run anywhere yet: no accelerator was at hand. The README lists it as untested. Only
 names that both backends have are used; torch_npu is imported when "npu" is asked for.
+
+Source: design, section 9.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The CPU as a device: a budgeted arena in ordinary memory."""
+"""The CPU as a device: a budgeted arena in ordinary memory.
+
+Source: design, section 9, invariant I3.
+"""
 
 from __future__ import annotations
 

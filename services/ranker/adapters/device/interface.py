@@ -1,4 +1,7 @@
-"""What the engine asks of a device: an arena, and bytes of pages seen from the host."""
+"""What the engine asks of a device: an arena, and bytes of pages seen from the host.
+
+Source: design, section 9.
+"""
 
 from __future__ import annotations
 
