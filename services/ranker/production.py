@@ -207,10 +207,12 @@ class Productions:
             ) as span:
                 span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
                 page_ids = effect.page_ids[: _pages(effect.tokens)]
+                begun_ns = time.monotonic_ns()
                 pages = self._device.host_pages(self._arena, page_ids)
                 is_ok = await self._dram.load(job.found, pages)
                 if is_ok:
                     self._device.upload(self._arena, page_ids, pages)
+                    self._metrics.produced("reload", time.monotonic_ns() - begun_ns)
         finally:
             self._report(ev.ReloadEnded(effect.job_id, is_ok))
 
