@@ -30,7 +30,7 @@ from trainer.evaluate import measure, model_scorer, thinned
 from trainer.requests import ReplayOptions, ReplayRequest, requests_of
 from trainer.samples import Labelled, SampleOptions, Sampler, Track, track_of
 from trainer.split import History, Split
-from trainer.warm import item_vectors
+from trainer.warm import warm_up
 
 TASKS = ("click", "like")
 ACTIONS_MAX = 64
@@ -98,7 +98,7 @@ def model_config(name: str, split: Split, options: TrainOptions, user_categorica
 def train(config: ModelConfig, split: Split, store: FileStore, options: TrainOptions) -> Trained:
     """Train and return the best model, ready to be saved."""
     model = new_model(config, split.catalogue, options.seed)
-    _warm_up(model, split, options)
+    warm_up(model, split, options.seed)
     learners, validation = _divided(split, options)
     tracks = [_track(model, history) for history in learners if history.train_count > 1]
     sampler = Sampler(tracks, split, config.limits, options.samples, options.seed)
@@ -207,13 +207,6 @@ def _divided(split: Split, options: TrainOptions) -> tuple[list[History], list[R
         requests += requests_of(early, 0, split.catalogue, replay, min(10, history.train_count // 2), rng)
     learners = [history for place, history in enumerate(histories) if place not in aside]
     return learners or histories, thinned(requests, 150)
-
-
-def _warm_up(model: HstuModel, split: Split, options: TrainOptions) -> None:
-    """Put counted item vectors in place of random ones, at the same scale."""
-    vectors = torch.from_numpy(item_vectors(split, model.config.width, options.seed))
-    with torch.no_grad():
-        model.tokens.item.weight[1:] = vectors * model.config.width**-0.5
 
 
 def _track(model: HstuModel, history: History) -> Track:
