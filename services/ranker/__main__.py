@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 
 # torch_npu registers itself with torch and breaks `import torch` where its driver is missing;
@@ -49,6 +51,7 @@ def main() -> None:
     """Read the environment and run."""
     config = named(load(RankerConfig, "RELAYGR_RANKER", os.environ))
     configure_logging("ranker", config.log_level)
+    logging.getLogger(__name__).info("config %s", json.dumps(describe(config)))
     asyncio.run(serve(config))
 
 

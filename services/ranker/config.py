@@ -76,6 +76,7 @@ class RankerConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
+        assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
         assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"
         assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"

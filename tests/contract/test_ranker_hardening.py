@@ -12,9 +12,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from relaygr.config import ConfigError, load
 from relaygr.domain.identity import UserKey
 from relaygr.v1 import ranker_pb2
 from services.ranker.adapters.executor import Ending, Executor, Outcome
+from services.ranker.config import RankerConfig
 from services.ranker.core import events as ev
 from services.ranker.core.schedule import Job, JobClass, Schedule
 from tests.contract.ranker_world import World, history, model_dir, ranker_world, world
@@ -287,3 +289,8 @@ async def test_what_a_page_held_before_is_never_read(world: World) -> None:
     response = await world.rank(request)
     assert response.tier == ranker_pb2.TIER_DEVICE
     assert await world.difference(request, response) <= 1e-5
+
+
+def test_a_ticket_key_that_is_too_short_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match="ticket_key must be at least 16 bytes"):
+        load(RankerConfig, "RELAYGR_RANKER", {"RELAYGR_RANKER_MODEL": "m", "RELAYGR_RANKER_TICKET_KEY": "00ff"})
