@@ -13,7 +13,9 @@ namespace rgr {
 constexpr size_t kStripeBytes = 64;
 constexpr size_t kBlockStripes = 16;  // then the sums are scrambled
 constexpr size_t kSecretBytes = 192;
-constexpr size_t kPrefetchBytes = 1024;  // ahead of the load; the hardware's own stops at each 4,096
+// How far ahead of the load to fetch: the hardware's own prefetch stops at each 4,096 bytes. Only where
+// stores go past the caches; where they do not, fetching ahead cost 10 % and more on Zen 4.
+constexpr size_t kPrefetchBytes = 1024;
 constexpr uint32_t kPrime32 = 0x9E3779B1u;
 
 extern const uint8_t kSecret[kSecretBytes];

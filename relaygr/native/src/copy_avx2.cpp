@@ -13,7 +13,7 @@ struct Loop {
     __m256i sums[2];
 
     inline void take(uint8_t* target, const uint8_t* source, size_t stripe) {
-        _mm_prefetch(reinterpret_cast<const char*>(source + kPrefetchBytes), _MM_HINT_NTA);
+        if (kStreams) _mm_prefetch(reinterpret_cast<const char*>(source + kPrefetchBytes), _MM_HINT_NTA);
         for (size_t half = 0; half < 2; ++half) {
             const __m256i data = load(source + 32 * half);
             __m256i* const there = reinterpret_cast<__m256i*>(target + (kCopies ? 32 * half : 0));

@@ -13,7 +13,7 @@ struct Loop {
     __m512i sum;
 
     inline void take(uint8_t* target, const uint8_t* source, __m512i secret) {
-        _mm_prefetch(reinterpret_cast<const char*>(source + kPrefetchBytes), _MM_HINT_NTA);
+        if (kStreams) _mm_prefetch(reinterpret_cast<const char*>(source + kPrefetchBytes), _MM_HINT_NTA);
         const __m512i data = _mm512_loadu_si512(source);
         if (kCopies && kStreams) _mm512_stream_si512(reinterpret_cast<__m512i*>(target), data);
         if (kCopies && !kStreams) _mm512_storeu_si512(target, data);
