@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo scripts examples ops/docker tests setup.py
+SOURCES := relaygr services trainer demo scripts examples ops/docker tests setup.py bench
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
