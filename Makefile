@@ -1,5 +1,6 @@
 # The only list of commands; `make` prints it. Needs Python 3.11 and make, nothing else:
 # everything is installed into .venv from constraints.txt, once.
+#   CXX        the C++ compiler for the native kernels; without one torch and numpy serve instead
 #   PIP_ARGS   more arguments for pip, for example --index-url URL
 #   PYTHON     the interpreter to make .venv from
 #   DATA       a CSV or Parquet log of behaviours for `make demo` and `make up`
@@ -21,13 +22,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo bench scripts examples ops/docker tests
+SOURCES := relaygr services trainer demo bench scripts examples ops/docker tests setup.py
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
 WHEELS := .cache/wheels/.downloaded
 STUBS := relaygr/v1/__init__.py
 NAMES := relaygr/telemetry/names.py
+NATIVE := relaygr/native/.built
 
 ##@ First
 help: ## print this list
@@ -99,6 +101,10 @@ protos: $(INSTALLED) ## generate relaygr/v1 from protos/
 telemetry: $(INSTALLED) ## generate relaygr/telemetry/names.py from ops/telemetry.yaml
 	$(BIN)/python scripts/gen_telemetry.py
 
+native: $(INSTALLED) ## compile the native kernels again; ranking works without them, slower
+	$(BIN)/python -m relaygr.native.build --force
+	@touch $(NATIVE)
+
 fmt: $(INSTALLED) ## format and sort imports
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
@@ -108,12 +114,12 @@ docs: $(INSTALLED) generated ## write the settings tables of the services' READM
 	$(BIN)/python scripts/gen_design_map.py
 
 clean: ## remove what was generated and run; .venv and .cache stay
-	rm -rf run relaygr/v1 $(NAMES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf run build relaygr/v1 $(NAMES) $(NATIVE) relaygr/native/_kernels*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find relaygr services trainer demo bench scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-generated: $(STUBS) $(NAMES)
+generated: $(STUBS) $(NAMES) $(NATIVE)
 
-$(INSTALLED): constraints.txt pyproject.toml
+$(INSTALLED): constraints.txt pyproject.toml setup.py
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 was not found; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
@@ -131,6 +137,11 @@ $(STUBS): $(PROTOS) scripts/gen_protos.py | $(INSTALLED)
 $(NAMES): ops/telemetry.yaml scripts/gen_telemetry.py | $(INSTALLED)
 	$(BIN)/python scripts/gen_telemetry.py
 
+# Made also where there is no compiler: that is said once, and `make native` tries again.
+$(NATIVE): $(wildcard relaygr/native/src/*) relaygr/native/build.py | $(INSTALLED)
+	$(BIN)/python -m relaygr.native.build
+	@touch $@
+
 # One kind of tests; its closing line goes to the terminal, its counts to $(RESULTS).
 define pytest
 @echo "--- $(1)"
@@ -138,5 +149,5 @@ define pytest
 @$(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2)
 endef
 
-.PHONY: help setup demo up bench-engine bench-engine-quick bench-report test lint imports types unit property contract model system compose-smoke \
-  protos telemetry fmt docs clean generated
+.PHONY: help setup demo up bench-engine bench-engine-quick bench-report test lint imports types unit property contract \
+  model system compose-smoke protos telemetry native fmt docs clean generated

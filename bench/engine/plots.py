@@ -18,7 +18,7 @@ from bench.engine.shapes import KERNELS, NATIVE, SHAPES, THREADS, TOKENS, TORCH
 
 COLOURS = {NATIVE: "#2a78d6", TORCH: "#eb6834"}
 FULL, DASHED = "-", "--"
-STAGE_COLOURS = ("#2a78d6", "#1baf7a", "#eda100", "#4a3aa7", "#e34948", "#e87ba4", "#008300", "#eb6834")
+PART_COLOURS = ("#2a78d6", "#1baf7a", "#eda100", "#4a3aa7", "#e34948", "#e87ba4", "#008300", "#eb6834")
 INK, QUIET, GRID = "#0b0b0b", "#52514e", "#dddcd6"
 MS_PER_NS = 1e-6
 
@@ -32,7 +32,7 @@ def draw_all(document: Document, folder: Path, stem: str) -> list[tuple[str, str
     pictures = (
         ("Share of the machine's peak by length", "share", draw_share),
         ("Ranking on psi and from nothing by length", "latency", draw_latency),
-        ("Where the time of a prefix goes", "stages", draw_stages),
+        ("Where the time of a prefix goes", "parts", draw_parts),
     )
     written = []
     for title, suffix, draw in pictures:
@@ -71,23 +71,23 @@ def draw_latency(document: Document) -> Figure | None:
     return figure
 
 
-def draw_stages(document: Document) -> Figure | None:
+def draw_parts(document: Document) -> Figure | None:
     """Stacked bars of a prefix by part of a layer, as shares, with the total above."""
-    cases = [case for case in document["cases"] if case.get("stage_ns") and case["threads"] == 1]
+    cases = [case for case in document["cases"] if case.get("part_ns") and case["threads"] == 1]
     if not cases:
         return None
-    stages = list(dict.fromkeys(name for case in cases for name in case["stage_ns"]))
+    parts = list(dict.fromkeys(name for case in cases for name in case["part_ns"]))
     figure = Figure(figsize=(8.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     places = [place + 0.7 * list(SHAPES).index(case["model"]) for place, case in enumerate(cases)]
     floor = [0.0] * len(cases)
-    for index, stage in enumerate(stages):
-        shares = [case["stage_ns"].get(stage, 0) / sum(case["stage_ns"].values()) for case in cases]
-        colour = STAGE_COLOURS[index % len(STAGE_COLOURS)]
-        axes.bar(places, shares, 0.8, floor, color=colour, edgecolor="white", linewidth=1.0, label=stage)
+    for index, part in enumerate(parts):
+        shares = [case["part_ns"].get(part, 0) / sum(case["part_ns"].values()) for case in cases]
+        colour = PART_COLOURS[index % len(PART_COLOURS)]
+        axes.bar(places, shares, 0.8, floor, color=colour, edgecolor="white", linewidth=1.0, label=part)
         floor = [low + share for low, share in zip(floor, shares, strict=True)]
     for place, case in zip(places, cases, strict=True):
-        total_ms = sum(case["stage_ns"].values()) * MS_PER_NS
+        total_ms = sum(case["part_ns"].values()) * MS_PER_NS
         axes.text(place, 1.01, f"{total_ms:.3g} ms", ha="center", va="bottom", color=QUIET, fontsize=8)
     axes.set_xticks(places, [f"{case['tokens']}\n{case['model'].partition('_')[0]}" for case in cases])
     axes.set_ylabel("share of the time")

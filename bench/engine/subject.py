@@ -7,7 +7,6 @@ Source: design, section 3 (ranker).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,22 +39,12 @@ def build_model(build: Callable[..., HstuModel], *arguments: Any, kernel: str, k
     """What random_model or checkpoint.load builds, on the kernel asked for or not at all.
 
     Raises:
-        Unavailable: this build has no such kernel or K/V dtype, or the kernel does not run here.
+        Unavailable: the kernel or K/V dtype cannot serve this model here.
     """
-    known = inspect.signature(build).parameters
-    options: dict[str, Any] = {}
-    if "kernel" in known:
-        options["kernel"] = kernel
-    elif kernel != TORCH:
-        raise Unavailable(f"this build has no {kernel} kernel")
-    if kv_dtype:
-        if "kv_dtype" not in known:
-            raise Unavailable(f"this build has no {kv_dtype} K/V")
-        options["kv_dtype"] = kv_dtype
     try:
-        return build(*arguments, **options)
-    except (OSError, ImportError, RuntimeError) as error:
-        raise Unavailable(f"{kernel}: {error}") from error
+        return build(*arguments, kernel=kernel, kv_dtype=kv_dtype)
+    except ValueError as error:
+        raise Unavailable(str(error)) from error
 
 
 def model_of(
@@ -66,9 +55,9 @@ def model_of(
     return build_model(random_model, config, np.arange(config.items), seed, kernel=kernel, kv_dtype=kv_dtype)
 
 
-def kernel_of(model: RelayModel) -> str:
+def kernel_of(model: HstuModel) -> str:
     """Which kernel a model uses, in its own words."""
-    return str(getattr(model, "kernel", TORCH))
+    return model.kernel
 
 
 def model_config(name: str, shape: Shape, dtype: Dtype = "bfloat16") -> ModelConfig:

@@ -97,7 +97,7 @@ def _measure_engine(case: Case, seed: int, rounds: Rounds) -> Result:
         "involuntary_switches": switches,
         **_memory(base_mb, model_before_mb),
         **_steady(subject, figures, ranks[str(CANDIDATES[0])]),
-        **_stages(subject),
+        **_parts(subject),
     }
 
 
@@ -175,14 +175,13 @@ def _steady(subject: Subject, figures: Result, rank_ms: float) -> Result:
     return found
 
 
-def _stages(subject: Subject) -> Result:
-    """Nanoseconds of a prefix by part of a layer, when the kernel counts them (cumulatively)."""
-    counters = getattr(subject.model, "stage_ns", None)
-    if counters is None:
+def _parts(subject: Subject) -> Result:
+    """Nanoseconds of a prefix by part of a layer, summed over threads; only the native kernel counts them."""
+    before = subject.model.part_ns()
+    if not before:
         return {}
-    before = dict(counters())
     subject.prefix()
-    return {"stage_ns": {name: int(value) - int(before.get(name, 0)) for name, value in counters().items()}}
+    return {"part_ns": {name: value - before[name] for name, value in subject.model.part_ns().items()}}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,11 +20,13 @@ from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from torch import Tensor
 
+from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.errors import CorruptData
 from relaygr.model.config import ModelConfig
 from relaygr.model.hstu import HstuModel
 from relaygr.model.init import new_model
 from relaygr.model.interface import TORCH_DTYPES
+from relaygr.model.kernels import KernelName, KvDtype
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -43,7 +46,12 @@ def save(model: HstuModel, directory: str | Path) -> str:
 
 
 def load(
-    directory: str | Path, dtype: str | None = None, *, device: str = "cpu", attention: str = "tiled"
+    directory: str | Path,
+    dtype: str | None = None,
+    *,
+    device: str = "cpu",
+    kernel: KernelName = "auto",
+    kv_dtype: KvDtype = "",
 ) -> HstuModel:
     """Read a model, ready for inference.
 
@@ -51,10 +59,12 @@ def load(
         directory: what `save` wrote.
         dtype: "float32" or "bfloat16"; None for the one in model.json.
         device: where to put the weights.
-        attention: as in HstuModel.
+        kernel: as in HstuModel.
+        kv_dtype: as in HstuModel.
 
     Raises:
         CorruptData: a file is missing or torn, or its weights are not those model.json describes.
+        ValueError: the kernel or kv_dtype cannot serve this model here.
     """
     directory = Path(directory)
     try:
@@ -68,13 +78,24 @@ def load(
         raise CorruptData(f"{directory}: {error}") from error
     if dtype:
         config = ModelConfig.from_json({**config.to_json(), "dtype": dtype})
-    return _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), attention).to(device)
+    options = {"kernel": kernel, "kv_dtype": kv_dtype, "device": torch.device(device).type}
+    return _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), options).to(device)
 
 
-def random_model(config: ModelConfig, item_ids: ArrayLike, seed: int, *, attention: str = "tiled") -> HstuModel:
+def random_model(
+    config: ModelConfig,
+    item_ids: ArrayLike,
+    seed: int,
+    *,
+    kernel: KernelName = "auto",
+    kv_dtype: KvDtype = "",
+    isa: str = "",
+    page_tokens: int = PAGE_TOKENS,
+) -> HstuModel:
     """A model with random weights and a true identity, as if saved and loaded; for tests and benchmarks."""
     weights = _serialised(new_model(config, item_ids, seed))
-    return _assembled(config, safetensors.torch.load(weights), hashlib.sha256(weights).hexdigest(), attention)
+    options = {"kernel": kernel, "kv_dtype": kv_dtype, "isa": isa, "page_tokens": page_tokens}
+    return _assembled(config, safetensors.torch.load(weights), hashlib.sha256(weights).hexdigest(), options)
 
 
 def _serialised(model: HstuModel) -> bytes:
@@ -83,14 +104,14 @@ def _serialised(model: HstuModel) -> bytes:
     return safetensors.torch.save(tensors)
 
 
-def _assembled(config: ModelConfig, tensors: dict[str, Tensor], digest: str, attention: str) -> HstuModel:
+def _assembled(config: ModelConfig, tensors: dict[str, Tensor], digest: str, options: dict[str, Any]) -> HstuModel:
     vocabulary = tensors.pop(VOCABULARY, None)
     if vocabulary is None or vocabulary.dtype != torch.int64 or vocabulary.shape != (config.items,):
         raise CorruptData(f"{VOCABULARY}: missing, or not int64 [{config.items}]")
     if bool((vocabulary[1:] <= vocabulary[:-1]).any()):
         raise CorruptData(f"{VOCABULARY}: not sorted, or holds duplicates")
     with torch.device("meta"):
-        model = HstuModel(config, vocabulary.numpy(), weights_digest=digest, attention=attention)
+        model = HstuModel(config, vocabulary.numpy(), weights_digest=digest, **options)
     _check_shapes(model, tensors)
     model.load_state_dict(tensors, assign=True)
     model.requires_grad_(False).eval().to(TORCH_DTYPES[config.dtype])

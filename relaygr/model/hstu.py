@@ -10,6 +10,8 @@ Source: design, sections 3 and 4.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, Profile
+from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import ModelIdentity
 from relaygr.model import codes
 from relaygr.model.config import ModelConfig
 from relaygr.model.embed import TokenEmbedding
 from relaygr.model.interface import ModelSpec, PageView, Steps
+from relaygr.model.kernels import KernelName, KvDtype, choose
 from relaygr.model.layer import NORM_EPSILON, HstuLayer
-from relaygr.model.ops import ATTENTIONS, Attention
-from relaygr.model.pages import LAYOUT, PageLayout
+from relaygr.model.native_stack import Part
+from relaygr.model.ops import Attention
 
 
 class Head(nn.Module):
@@ -49,7 +53,14 @@ class HstuModel(nn.Module):
         config: the model; weights are left uninitialised (see checkpoint.py, init.py).
         vocabulary: the known item ids, sorted, as many as config.items.
         weights_digest: SHA-256 of the weights file, for the identity.
-        attention: "tiled", or "reference" to check it against.
+        kernel: "auto", "native", "torch", or "reference" to check them against; see kernels.py.
+        kv_dtype: "" for cached K/V in the model's dtype, or "int8".
+        device: kind of device it will serve on; with kernel and widths it decides how pages are divided.
+        isa: a lower instruction set than the machine's for the native kernel; for tests.
+        page_tokens: of its pages; ranker and chain count in pages of the default.
+
+    Raises:
+        ValueError: the kernel cannot serve this model here, or its pages cannot hold kv_dtype.
     """
 
     def __init__(
@@ -58,7 +69,11 @@ class HstuModel(nn.Module):
         vocabulary: NDArray[np.int64],
         *,
         weights_digest: str = "",
-        attention: str = "tiled",
+        kernel: KernelName = "auto",
+        kv_dtype: KvDtype = "",
+        device: str = "cpu",
+        isa: str = "",
+        page_tokens: int = PAGE_TOKENS,
     ):
         super().__init__()
         assert len(vocabulary) == config.items, f"{len(vocabulary)} ids, {config.items} items configured"
@@ -66,18 +81,30 @@ class HstuModel(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.weights_digest = weights_digest
-        self.attention: Attention = ATTENTIONS[attention]
-        self.layout = PageLayout(config.layers, config.heads, config.qk_dim, config.v_dim)
+        self.kv_dtype = kv_dtype or config.dtype
         self.tokens = TokenEmbedding(config)
         self.layers = nn.ModuleList(HstuLayer(config) for _ in range(config.layers))
         self.scorer = Head(config)
+        chosen = choose(
+            config,
+            self.layers,
+            kernel=kernel,
+            kv_dtype=kv_dtype,
+            device=device,
+            isa=isa,
+            page_tokens=page_tokens,
+        )
+        self.layout, self._stack = chosen.layout, chosen.stack
+        self.attention: Attention = chosen.attention
+        self.kernel = chosen.name
+        """Which kernel serves: "native/avx512-bf16", "torch" or "reference"."""
 
     @property
     def spec(self) -> ModelSpec:
         """Identity, tasks, features and limits."""
         config = self.config
         identity = ModelIdentity(
-            config.name, config.version, self.weights_digest, config.dtype, LAYOUT, config.normaliser
+            config.name, config.version, self.weights_digest, self.kv_dtype, self.layout.name, config.normaliser
         )
         return ModelSpec(identity, config.tasks, config.features, config.limits)
 
@@ -89,7 +116,16 @@ class HstuModel(nn.Module):
     @property
     def page_elements(self) -> int:
         """K/V elements of one page."""
-        return self.layout.page_elements
+        return self.layout.page_tokens * self.layout.token_elements
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of one page."""
+        return self.layout.page_tokens
+
+    def part_ns(self) -> dict[str, int]:
+        """Where the native kernel spent its time, by part of a layer; empty for other kernels."""
+        return self._stack.part_ns() if self._stack else {}
 
     @property
     def device(self) -> torch.device:
@@ -148,6 +184,27 @@ class HstuModel(nn.Module):
     @torch.inference_mode()
     def extend(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
         """Run the layers over new tokens; see the interface."""
+        if self._stack is not None:
+            (hidden_CD,) = yield from self._stack.extend([Part(x_TD, self_only, context, write)])
+            return hidden_CD
+        return (yield from self._extend_in_torch(x_TD, self_only, context, write))
+
+    @torch.inference_mode()
+    def extend_many(self, parts: Sequence[Part]) -> Generator[None, None, list[Tensor]]:
+        """Extends of several users as one, packed without padding; each part's candidates' rows.
+
+        Only the native kernel packs. Others run the parts one after the other.
+        """
+        if self._stack is not None:
+            return (yield from self._stack.extend(parts))
+        hidden = []
+        for part in parts:
+            rows_CD = yield from self._extend_in_torch(part.x_TD, part.self_only, part.context, part.write)
+            hidden.append(rows_CD)
+        return hidden
+
+    @torch.inference_mode()
+    def _extend_in_torch(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
         tokens, first = x_TD.shape[0], context.token_count if context else 0
         causal = tokens - self_only
         scale, normaliser = self.config.scale, self.config.normaliser

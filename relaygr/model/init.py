@@ -14,22 +14,23 @@ from torch import nn
 
 from relaygr.model.config import ModelConfig
 from relaygr.model.hstu import HstuModel
+from relaygr.model.kernels import KernelName
 
 BIAS_STD = 0.02
 
 
-def new_model(config: ModelConfig, item_ids: ArrayLike, seed: int, *, attention: str = "tiled") -> HstuModel:
+def new_model(config: ModelConfig, item_ids: ArrayLike, seed: int, *, kernel: KernelName = "torch") -> HstuModel:
     """A float32 model with initial weights, ready for training.
 
     Args:
         config: its `items` must be the number of distinct ids.
         item_ids: the vocabulary, in any order.
         seed: of the weights.
-        attention: as in HstuModel.
+        kernel: as in HstuModel.
     """
     vocabulary = np.unique(np.asarray(item_ids, np.int64))
     with torch.device("meta"):
-        model = HstuModel(config, vocabulary, attention=attention)
+        model = HstuModel(config, vocabulary, kernel=kernel)
     model = model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

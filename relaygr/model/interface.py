@@ -27,7 +27,7 @@ from relaygr.domain.identity import ModelIdentity, ModelLimits
 Steps = Generator[None, None, Tensor]
 """Computation that yields where it may be preempted or dropped, and returns its result."""
 
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True)

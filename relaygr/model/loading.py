@@ -7,22 +7,27 @@ from pathlib import Path
 
 from relaygr.model import checkpoint
 from relaygr.model.interface import RelayModel
+from relaygr.model.kernels import KernelName, KvDtype
 
 
-def load_model(source: str | Path, dtype: str | None = None) -> RelayModel:
+def load_model(
+    source: str | Path, dtype: str | None = None, *, kernel: KernelName = "auto", kv_dtype: KvDtype = ""
+) -> RelayModel:
     """Load the model to serve.
 
     Args:
         source: a directory that `relaygr.model.checkpoint.save` wrote, or
             "package.module:factory" naming a function that returns a RelayModel.
         dtype: dtype to load a directory with; None for the one it was saved with.
+        kernel: what a directory's model computes with; a model of one's own chooses for itself.
+        kv_dtype: of its cached K/V, likewise.
 
     Raises:
         CorruptData: the directory does not hold a whole checkpoint.
-        ValueError: the source names nothing loadable.
+        ValueError: the source names nothing loadable, or kernel or kv_dtype cannot serve it here.
     """
     if Path(source).is_dir():
-        return checkpoint.load(Path(source), dtype)
+        return checkpoint.load(Path(source), dtype, kernel=kernel, kv_dtype=kv_dtype)
     module_name, _, factory_name = str(source).partition(":")
     if not factory_name:
         raise ValueError(f"{source}: neither a directory nor package.module:factory")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -18,6 +19,7 @@ from relaygr.behaviours.store import FileStore, StoreError
 from relaygr.domain.cost import CostModel
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import TORCH_DTYPES, RelayModel
+from relaygr.model.kernels import KernelName, KvDtype
 from relaygr.model.loading import load_model
 from relaygr.registry.client import Registry
 from relaygr.registry.keys import instance_key
@@ -160,7 +162,13 @@ class Ranker:
 
 def prepare_device(config: RankerConfig) -> tuple[RelayModel, Device, torch.Tensor, CostModel]:
     """Load the model, allocate the arena within its budget and measure both."""
-    model = load_model(config.model, config.dtype)
+    model = load_model(
+        config.model,
+        config.dtype,
+        kernel=cast(KernelName, config.kernel),
+        kv_dtype=cast(KvDtype, config.kv_dtype),
+    )
+    LOG.info("kernel %s, K/V pages %s", getattr(model, "kernel", "the model's own"), model.spec.identity.layout)
     device: Device = CpuDevice() if config.device == "cpu" else AcceleratorDevice(config.device)
     dtype = TORCH_DTYPES[model.spec.identity.dtype]
     page_bytes = model.page_elements * dtype.itemsize

@@ -47,6 +47,10 @@ class RankerConfig:
     """Compute threads of the CPU device."""
     dtype: str = "float32"
     """Element type of weights and K/V: float32 or bfloat16."""
+    kernel: str = "auto"
+    """What computes: native, torch, reference, or auto for native where it can serve."""
+    kv_dtype: str = ""
+    """int8 to keep K/V at half of bfloat16's bytes, at a measured cost in scores; empty: as dtype."""
     device_budget_bytes: int = 512 * 1024 * 1024
     """Hard bound of the K/V arena, bytes."""
     chunk_tokens: int = 256
@@ -82,3 +86,6 @@ class RankerConfig:
         assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"
         assert self.device in ("cpu", "cuda", "npu"), "device must be cpu, cuda or npu"
         assert self.dtype in ("float32", "bfloat16"), "dtype must be float32 or bfloat16"
+        kernels = ("auto", "native", "torch", "reference")
+        assert self.kernel in kernels, f"kernel must be one of {', '.join(kernels)}"
+        assert self.kv_dtype in ("", "int8"), "kv_dtype must be empty or int8"

@@ -48,5 +48,5 @@ def config(layer_form: str = "silu_uvqk", dtype: str = "float32", features: Feat
 
 def small_model(layer_form: str = "silu_uvqk", dtype: str = "float32", seed: int = 3, **changes) -> HstuModel:
     """A random model; the same weights for every dtype."""
-    attention = changes.pop("attention", "tiled")
-    return random_model(config(layer_form, dtype, **changes), ITEM_IDS, seed, attention=attention)
+    options = {name: changes.pop(name) for name in ("kernel", "kv_dtype", "isa", "page_tokens") if name in changes}
+    return random_model(config(layer_form, dtype, **changes), ITEM_IDS, seed, **options)

@@ -39,7 +39,7 @@ def test_is_exact(subject, check, seed):
 
 
 def test_reference_attention_is_exact_too():
-    subject = Subject(model=small_model(attention="reference"), item_ids=ITEM_IDS)
+    subject = Subject(model=small_model(kernel="reference"), item_ids=ITEM_IDS)
     for check in CHECKS:
         check(subject, 1)
 

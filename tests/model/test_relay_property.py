@@ -45,7 +45,7 @@ def test_relay_equals_full(seed, form, layers, heads, features, positions, prefi
 @pytest.mark.parametrize("form", ("silu_uvqk", "silu_u"))
 def test_serving_equals_the_definition_in_float64(form):
     """The whole model with the oracle's attention and twice the digits."""
-    model, oracle = small_model(form), small_model(form, attention="reference").double()
+    model, oracle = small_model(form), small_model(form, kernel="reference").double()
     bench = Bench(Subject(model=model, item_ids=ITEM_IDS), 4)
     inputs = bench.inputs(200)
     wanted = run(infer_full(oracle, inputs))

@@ -9,7 +9,8 @@ itself. The others are causal. There is no softmax, hence no row sum and no resc
     av_r = sum over visible j of SiLU(scale * q_r . k_j) * v_j / normaliser
 
 Returned with heads side by side (E = heads * width of a value) in the dtype of q.
-`reference` is the oracle and builds the whole mask; `tiled` is the one that serves.
+`reference` is the oracle and builds the whole mask, `torch` is tiles of torch operators and
+runs everywhere, `native` is C++ and closest to the machine's limit.
 
 Source: design, section 4, conditions 1 and 3.
 """
@@ -20,9 +21,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from relaygr.model.ops import reference, tiled
+from relaygr.model.ops import native, reference, tiled
 from relaygr.model.pages import CachedKV
 
 Attention = Callable[[Tensor, Tensor, Tensor, CachedKV, int, float, int], Tensor]
 
-ATTENTIONS: dict[str, Attention] = {"reference": reference.attend, "tiled": tiled.attend}
+ATTENTIONS: dict[str, Attention] = {
+    "reference": reference.attend,
+    "torch": tiled.attend,
+    "native": native.attend,
+}

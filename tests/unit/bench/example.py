@@ -47,7 +47,7 @@ def result_of(case: Case) -> dict[str, Any]:
         "rss_growth_kb": 0,
     }
     if case.kernel == NATIVE:
-        found["stage_ns"] = {"norm": 1_000_000, "projection": 3_000_000, "attention": 6_000_000}
+        found["part_ns"] = {"norm": 1_000_000, "projection": 3_000_000, "attention": 6_000_000}
     return found
 
 

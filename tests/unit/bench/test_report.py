@@ -90,7 +90,7 @@ def test_a_page_is_written_with_its_document_and_pictures(tmp_path: Path):
     page = report.write(example.document(), tmp_path)
     assert page.name == "engine_amd-epyc-avx512bf16-2c_2026-01-02.md"
     text = page.read_text()
-    for suffix in ("share", "latency", "stages"):
+    for suffix in ("share", "latency", "parts"):
         picture = tmp_path / f"{page.stem}_{suffix}.svg"
         assert picture.read_text().lstrip().startswith("<?xml") and f"({picture.name})" in text
     assert json.loads(page.with_suffix(".json").read_text())["date"] == example.HEAD["date"]
@@ -105,8 +105,8 @@ def test_what_people_wrote_survives_when_the_page_is_made_again(tmp_path: Path):
     assert "The diagonal costs 3 %." in page.read_text() and "4.5" in page.read_text()
 
 
-def test_a_run_without_native_cases_draws_no_stages(tmp_path: Path):
+def test_a_run_without_native_cases_draws_no_parts(tmp_path: Path):
     kept = [(case, example.result_of(case)) for case in cases() if case.kernel != NATIVE]
     page = report.write(assemble.document(example.HEAD, kept, {}), tmp_path)
-    assert not list(tmp_path.glob("*_stages.svg"))
+    assert not list(tmp_path.glob("*_parts.svg"))
     assert "not measured" in page.read_text()
