@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.engine.shapes import APPEND_TOKENS, CANDIDATES, CANDIDATES_TYPICAL, TOKENS, TORCH, Case, Shape
+from bench.engine.shapes import APPEND_TOKENS, CANDIDATES, CANDIDATES_TYPICAL, TOKENS, Case, Shape
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, Profile
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import ModelLimits
 from relaygr.model.checkpoint import random_model
 from relaygr.model.config import Dtype, ModelConfig
 from relaygr.model.hstu import HstuModel
-from relaygr.model.interface import PageView, RelayModel, new_arena
+from relaygr.model.interface import PageView, new_arena
 from relaygr.model.run import RankInputs, append, infer_full, pre_infer, rank_on_psi, run
 
 ITEMS = 20_000

@@ -1,4 +1,4 @@
-"""What a lower precision costs on a trained folder: bfloat16 moves the logits, float32 does not."""
+"""What a lower precision costs is measured on a folder as the trainer leaves it."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_bfloat16_is_measured_and_int8_says_why_when_it_is_not_there(folder, monkeypatch):
+def test_lower_precisions_are_measured_or_say_why_not(folder, monkeypatch):
     monkeypatch.setattr(score_error, "REQUESTS_MAX", 12)
     found = score_error.measure_trained(folder)
     assert found["requests"] == 12 and 0.0 <= found["auc_float32"] <= 1.0

@@ -15,9 +15,9 @@ SHAPE = Shape(width=32, heads=2, head_dim=16, layers=2)
 TOKENS = 140
 
 
-@pytest.fixture
-def subject() -> Subject:
-    return Subject(model_of("small", SHAPE, 5, kernel=TORCH, dtype="float32"), TOKENS, seed=2)
+@pytest.fixture(params=[TORCH, "auto"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return Subject(model_of("small", SHAPE, 5, kernel=request.param, dtype="float32"), TOKENS, seed=2)
 
 
 def test_a_rank_on_psi_scores_as_from_nothing(subject):
