@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.engine.counting import full_work, prefix_work, rank_work
-from bench.engine.shapes import CANDIDATES_TYPICAL, DENSE, NATIVE, SHAPES, Case
+from bench.engine.counting import append_work, full_work, prefix_work, rank_work
+from bench.engine.shapes import APPEND_TOKENS, CANDIDATES_TYPICAL, DENSE, NATIVE, SHAPES, Case
 from bench.engine.statistics import rounded
 from bench.engine.targets import verdicts
 
@@ -50,7 +50,8 @@ def _case(case: Case, result: Result, dense: Result) -> Result:
     dense_ms, prefix_ms = dense.get("dense_ms"), result["prefix_ms"]
     shape = SHAPES[case.model]
     rank, full = rank_work(shape, case.tokens, CANDIDATES_TYPICAL), full_work(shape, case.tokens, CANDIDATES_TYPICAL)
-    at_peak_ms = prefix_work(shape, case.tokens).flops / (result["gemm_peak_gflops"] * 1e6)
+    append, prefix = append_work(shape, case.tokens, APPEND_TOKENS), prefix_work(shape, case.tokens)
+    at_peak_ms = prefix.flops / (result["gemm_peak_gflops"] * 1e6)
     return case.to_json() | {
         **result,
         "dense_ms": dense_ms,
@@ -58,10 +59,11 @@ def _case(case: Case, result: Result, dense: Result) -> Result:
         "dense_skipped": dense.get("skipped"),
         "speedup_dense": rounded(dense_ms / prefix_ms) if dense_ms else None,
         # What an engine at the peak would reach: no kernel can be asked for more.
-        "speedup_dense_at_peak": rounded(dense_ms / at_peak_ms) if dense_ms else None,
+        "speedup_dense_by_count": rounded(dense_ms / at_peak_ms) if dense_ms else None,
         "rank512_of_full": rounded(result["rank_ms"]["512"] / result["full_ms"]),
         "rank512_of_full_by_count": rounded(rank.flops / full.flops),
         "append64_of_prefix": rounded(result["append64_ms"] / prefix_ms),
+        "append64_of_prefix_by_count": rounded(append.flops / prefix.flops),
     }
 
 

@@ -1,12 +1,6 @@
 """Back-of-envelope times, from counted work and the machine's own rates; written before the runs.
 
-    time = linear / (bf16 peak * 0.80)
-         + attention * tiles / (peak of the kernel's sums * 0.80)
-         + scores * SiLU
-         + rows * 6 * heads width * 2 bytes * passes / memcpy
-         + cached K/V * passes / memcpy
-
-A gap between this and the figure is a question to ask of the engine, or of the sketch.
+A gap between FORMULA and the figure is a question to ask of the engine, or of the sketch.
 The share of a peak and the speed-up follow from the times.
 """
 
@@ -18,6 +12,13 @@ from typing import Any
 
 from bench.engine.counting import Work, append_work, dense_flops, full_work, prefix_work, rank_work
 from bench.engine.shapes import APPEND_TOKENS, CANDIDATES, CANDIDATES_TYPICAL, SHAPES, TORCH, Shape
+
+FORMULA = """\
+time = linear / (bf16 peak * 0.80)
+     + attention * tiles / (peak of the kernel's sums * 0.80)
+     + scores * SiLU
+     + rows * 6 * heads width * 2 bytes * passes / memcpy
+     + cached K/V * passes / memcpy"""
 
 GEMM_SHARE = 0.80
 """Products here have one side of 64 to 512; a square of 2048 is what the peak was measured with."""

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from bench.engine.shapes import KERNELS, NATIVE, SHAPES, THREADS, TOKENS, TORCH
 
@@ -67,13 +68,16 @@ def draw_latency(document: Document) -> Figure | None:
             _line(axes, cases, ranks, kernel, FULL, label=f"{kernel}: rank on psi")
             _line(axes, cases, [case["full_ms"] for case in cases], kernel, DASHED, label=f"{kernel}: from nothing")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     return figure
 
 
 def draw_parts(document: Document) -> Figure | None:
     """Stacked bars of a prefix by part of a layer, as shares, with the total above."""
     cases = [case for case in document["cases"] if case.get("part_ns") and case["threads"] == 1]
+    cases.sort(key=lambda case: (case["model"], case["tokens"]))
     if not cases:
         return None
     parts = list(dict.fromkeys(name for case in cases for name in case["part_ns"]))
@@ -128,7 +132,7 @@ def _line(
 ) -> None:
     tokens = [case["tokens"] for case in cases]
     axes.plot(tokens, values, dashes, color=COLOURS[kernel], marker="o", markersize=4.0, linewidth=2.0, label=label)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, handlelength=3.5)
 
 
 def _quieten(axes: Axes) -> None:

@@ -23,7 +23,7 @@ def print_summary(document: Mapping[str, Any], out: TextIO) -> None:
     rows = [_case_row(case) for case in document["cases"]]
     _print_table([header, *rows], out)
     print(file=out)
-    titles = ["figure", "case", "measured", "expected", "target", "goal", ""]
+    titles = ["figure", "case", "measured", "expected", "by count", "target", "goal", ""]
     _print_table([titles, *(_target_row(target) for target in document["targets"])], out)
 
 
@@ -46,9 +46,9 @@ def _case_row(case: Mapping[str, Any]) -> list[str]:
 
 
 def _target_row(target: Mapping[str, Any]) -> list[str]:
-    measured, expected = number(target["measured"]), number(target["expected"])
+    figures = [number(target[name]) for name in ("measured", "expected", "by_count")]
     limits = [limit(target, "target"), limit(target, "goal")]
-    return [target["figure"], target["case"], measured, expected, *limits, target["verdict"]]
+    return [target["figure"], target["case"], *figures, *limits, target["verdict"]]
 
 
 def _print_table(rows: Sequence[Sequence[str]], out: TextIO) -> None:

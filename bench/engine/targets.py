@@ -37,6 +37,8 @@ class Verdict:
     is_floor: bool
     """The figure should be at least the target; otherwise at most."""
     unit: str = ""
+    by_count: float | None = None
+    """What counted operations alone give: a bound for a speed-up, the ratio at equal efficiency for two jobs."""
 
     @property
     def verdict(self) -> str:
@@ -124,5 +126,7 @@ def _of_case(
 ) -> Verdict:
     rates = rates_of(document, THREADS)
     sketched = rounded(expected(model, TOKENS, kernel, rates)[figure]) if rates else None
-    measured = case_of(document, model, TOKENS, THREADS, kernel).get(figure)
-    return Verdict(figure, f"{model}, {kernel}, {TOKENS} tokens", measured, sketched, target, goal, is_floor=is_floor)
+    case = case_of(document, model, TOKENS, THREADS, kernel)
+    name = f"{model}, {kernel}, {TOKENS} tokens"
+    by_count = case.get(f"{figure}_by_count")
+    return Verdict(figure, name, case.get(figure), sketched, target, goal, is_floor=is_floor, by_count=by_count)
