@@ -23,6 +23,7 @@ from bench.engine.targets import THREADS, TOKENS, case_of, rates_of
 
 REPORTS = Path("bench/reports")
 FINDINGS_BEGIN, FINDINGS_END = "<!-- findings -->", "<!-- end of findings -->"
+SIZES = ("model", "tokens", "threads", "kernel")
 FINDINGS_NONE = "Nothing has been written yet."
 
 Document = Mapping[str, Any]
@@ -123,8 +124,8 @@ def _targets(document: Document) -> str:
 
 
 def _cases(document: Document) -> str:
-    header = ["model", "tokens", "threads", "kernel", "peak GFLOP/s", "prefix ms", "expected", "of peak", "naive count"]
-    header += ["dense ms", "lean dense", "speed-up", "at peak", "full ms", "rank 128 / 512 / 2048 ms", "append 64 ms"]
+    header = [*SIZES, "peak GFLOP/s", "prefix ms", "expected", "of peak", "naive count", "dense ms", "lean dense"]
+    header += ["speed-up", "at peak", "full ms", "rank 128 / 512 / 2048 ms", "append 64 ms"]
     rows = []
     for case in document["cases"]:
         rates = rates_of(document, case["threads"])
@@ -133,8 +134,7 @@ def _cases(document: Document) -> str:
         figures = [case["gemm_peak_gflops"], case["prefix_ms"], sketched, case["prefix_of_peak"]]
         figures += [case["prefix_of_peak_naive"], case["dense_ms"], case["dense_lean_ms"], case["speedup_dense"]]
         figures += [case["speedup_dense_by_count"], case["full_ms"]]
-        sizes = [str(case[name]) for name in ("model", "tokens", "threads", "kernel")]
-        rows.append([*sizes, *(number(figure) for figure in figures), ranks, number(case["append64_ms"])])
+        rows.append([*_sizes(case), *(number(figure) for figure in figures), ranks, number(case["append64_ms"])])
     note = (
         "*naive count*: the share if the last layer counted whole, as often published. *lean dense*: the baseline "
         "with SiLU in place and N divided out late. *at peak*: the speed-up that an engine which runs at the product "
@@ -167,17 +167,7 @@ def _arithmetic(document: Document) -> str:
 
 
 def _memory(document: Document) -> str:
-    header = [
-        "model",
-        "tokens",
-        "threads",
-        "kernel",
-        "peak MB",
-        "added MB",
-        "faults a rank",
-        "faults a prefix",
-        "growth kB",
-    ]
+    header = [*SIZES, "peak MB", "added MB", "faults a rank", "faults a prefix", "growth kB"]
     names = ("peak_rss_mb", "added_rss_mb", "minflt_per_rank", "minflt_per_prefix", "rss_growth_kb")
     engine = [[*_sizes(case), *(number(case.get(name)) for name in names)] for case in document["cases"]]
     dense = [[*_sizes(case), *(number(case.get(name)) for name in names)] for case in document["dense"]]
@@ -189,7 +179,7 @@ def _memory(document: Document) -> str:
 
 
 def _sizes(case: Mapping[str, Any]) -> list[str]:
-    return [str(case[name]) for name in ("model", "tokens", "threads", "kernel")]
+    return [str(case[name]) for name in SIZES]
 
 
 def _precision(document: Document) -> str:
