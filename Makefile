@@ -4,7 +4,7 @@
 #   PIP_ARGS   more arguments for pip, for example --index-url URL
 #   PYTHON     the interpreter to make .venv from
 #   DATA       a CSV or Parquet log of behaviours for `make demo` and `make up`
-#   ARGS       more arguments for `make demo` and `make up`
+#   ARGS       more arguments for `make demo`, `make up` and `make bench-engine`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo scripts examples ops/docker tests setup.py bench
+SOURCES := relaygr services trainer demo bench scripts examples ops/docker tests setup.py
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
@@ -34,7 +34,7 @@ NATIVE := relaygr/native/.built
 ##@ First
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) $(WHEELS) generated ## build .venv, fetch the demo's data, generate code; once
 	@echo "ready: .venv ($$($(BIN)/python --version))"
@@ -84,6 +84,16 @@ system: $(INSTALLED) generated ## the real services, a real etcd, and kill -9
 compose-smoke: $(INSTALLED) generated ## build the image, bring up docker-compose.yml, send a request through; needs docker
 	$(call pytest,compose,tests/system/test_compose_smoke.py -m docker --timeout 1800)
 
+##@ Measure
+bench-engine: $(INSTALLED) generated ## the engine against this machine's own limits, on random data; ends with one JSON line
+	@$(BIN)/python -m bench.engine $(ARGS)
+
+bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one thread, under two minutes
+	@$(BIN)/python -m bench.engine --quick $(ARGS)
+
+bench-report: $(INSTALLED) generated ## tables and pictures of the last run, into bench/reports
+	@$(BIN)/python -m bench.engine.report run/bench/engine.json
+
 ##@ Work
 protos: $(INSTALLED) ## generate relaygr/v1 from protos/
 	$(BIN)/python scripts/gen_protos.py
@@ -105,7 +115,7 @@ docs: $(INSTALLED) generated ## write the settings tables of the services' READM
 
 clean: ## remove what was generated and run; .venv and .cache stay
 	rm -rf run build relaygr/v1 $(NAMES) $(NATIVE) relaygr/native/_kernels*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find relaygr services trainer demo scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find relaygr services trainer demo bench scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 generated: $(STUBS) $(NAMES) $(NATIVE)
 
@@ -139,5 +149,5 @@ define pytest
 @$(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2)
 endef
 
-.PHONY: help setup demo up test lint imports types unit property contract model system compose-smoke \
-  protos telemetry native fmt docs clean generated
+.PHONY: help setup demo up bench-engine bench-engine-quick bench-report test lint imports types unit property contract \
+  model system compose-smoke protos telemetry native fmt docs clean generated

@@ -36,23 +36,22 @@ HITS_AT = 10
 
 def model_scorer(model: HstuModel, store: FileStore) -> Scorer:
     """Scores by full inference over the store's behaviours before the request."""
+    return lambda request: run(infer_full(model, inputs_of(model, store, request))).numpy()
+
+
+def inputs_of(model: HstuModel, store: FileStore, request: ReplayRequest) -> RankInputs:
+    """What the model is asked: everything before the request is prefix, nothing is delta."""
     limits, generation = model.spec.limits, store.meta.generation
-
-    def score(request: ReplayRequest) -> NDArray[Any]:
-        user = UserKey(store.meta.tenant, request.user)
-        count = store.head(user, request.time_s).log_count
-        prefix = store.read(user, anchor_of(count, limits), count, generation)
-        inputs = RankInputs(
-            profile=store.profile(user),
-            prefix=prefix,
-            delta=Behaviours.empty(),
-            cross=Cross.empty(),
-            candidates=Candidates.of(request.candidates),
-            request_time_s=request.time_s,
-        )
-        return run(infer_full(model, inputs)).numpy()
-
-    return score
+    user = UserKey(store.meta.tenant, request.user)
+    count = store.head(user, request.time_s).log_count
+    return RankInputs(
+        profile=store.profile(user),
+        prefix=store.read(user, anchor_of(count, limits), count, generation),
+        delta=Behaviours.empty(),
+        cross=Cross.empty(),
+        candidates=Candidates.of(request.candidates),
+        request_time_s=request.time_s,
+    )
 
 
 def popularity_scorer(split: Split) -> Scorer:
