@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo scripts examples ops/docker tests
+SOURCES := relaygr services trainer demo bench scripts examples ops/docker tests
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed

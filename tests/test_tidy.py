@@ -137,7 +137,7 @@ def anchors(path: Path) -> set[str]:
 
 def test_paths_that_documents_name_exist():
     """A path in backticks that begins with a folder of ours is a promise."""
-    pattern = re.compile(r"`((?:relaygr|services|trainer|demo|scripts|tests|ops|docs|protos)/[\w./*-]*)`")
+    pattern = re.compile(r"`((?:relaygr|services|trainer|demo|bench|scripts|tests|ops|docs|protos)/[\w./*-]*)`")
     found = []
     for path in markdown_files():
         for target in pattern.findall(path.read_text()):

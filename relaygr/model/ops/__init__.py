@@ -9,20 +9,22 @@ itself. The others are causal. There is no softmax, hence no row sum and no resc
     av_r = sum over visible j of SiLU(scale * q_r . k_j) * v_j / normaliser
 
 Returned with heads side by side (E = heads * width of a value) in the dtype of q.
-`reference` is the oracle and builds the whole mask; `tiled` is the one that serves.
+`reference` is the oracle and builds the whole mask; `blocks` is the one that serves, slice by
+slice; `tiled` is that in one go.
 
 Source: design, section 4, conditions 1 and 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from torch import Tensor
 
-from relaygr.model.ops import reference, tiled
+from relaygr.model.ops import blocks, reference
 from relaygr.model.pages import CachedKV
 
-Attention = Callable[[Tensor, Tensor, Tensor, CachedKV, int, float, int], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, CachedKV, int, float, int], Tensor | Generator[None, None, Tensor]]
+"""Done at once, or a generator that yields where it may be preempted."""
 
-ATTENTIONS: dict[str, Attention] = {"reference": reference.attend, "tiled": tiled.attend}
+ATTENTIONS: dict[str, Attention] = {"reference": reference.attend, "tiled": blocks.attend}

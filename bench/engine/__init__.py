@@ -1,0 +1,1 @@
+"""How near the ranking engine comes to what the machine can do."""
