@@ -66,6 +66,8 @@ class SlicedModel(HstuModel):
 
     burn: Any
     waits_ns: list[int]
+    rank_waits_ns: list[int]
+    """Of all slices of a rank together."""
     embeds_ns: list[int]
 
     def embed_prefix(self, profile: Profile, behaviours: Behaviours, first_token: int, end_token: int) -> Tensor:
@@ -77,10 +79,15 @@ class SlicedModel(HstuModel):
 
     def extend(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
         """Slices; see the interface."""
+        in_all_ns = 0
         for _ in range(RANK_SLICES if self_only else CHUNK_SLICES):
             ended_ns = self.burn(SLICE_NS)
-            self.waits_ns.append(time.monotonic_ns() - ended_ns)
+            wait_ns = time.monotonic_ns() - ended_ns
+            self.waits_ns.append(wait_ns)
+            in_all_ns += wait_ns
             yield
+        if self_only:
+            self.rank_waits_ns.append(in_all_ns)
         return x_TD[x_TD.shape[0] - self_only :]
 
 
@@ -96,7 +103,7 @@ def make_model() -> SlicedModel:
         subprocess.run(command, input=BURN, text=True, check=True)
         model.burn = ctypes.CDLL(str(library)).burn
     model.burn.restype, model.burn.argtypes = ctypes.c_int64, [ctypes.c_int64]
-    model.waits_ns, model.embeds_ns = [], []
+    model.waits_ns, model.rank_waits_ns, model.embeds_ns = [], [], []
     return model
 
 
@@ -113,14 +120,20 @@ async def serve(switch_interval_s: float) -> None:
     assert isinstance(model, SlicedModel)
     port = await server.start()
     model.waits_ns.clear()
+    model.rank_waits_ns.clear()
     model.embeds_ns.clear()
     probe = LoopLagProbe(lags_s.append, period_s=0.01)
     probe.start()
     print(port, flush=True)
     await serve_until_signal(server, ranker.leave, grace_s=0.5)
     await ranker.close()
-    waits = {**percentiles("lock_wait", model.waits_ns), **percentiles("chunk_embed", model.embeds_ns)}
-    print(json.dumps({**waits, **percentiles("loop_lag", [int(lag_s * 1e9) for lag_s in lags_s])}))
+    measured = {
+        "slice_lock_wait": model.waits_ns,
+        "rank_lock_wait": model.rank_waits_ns,
+        "chunk_embed": model.embeds_ns,
+        "loop_lag": [int(lag_s * 1e9) for lag_s in lags_s],
+    }
+    print(json.dumps({name: value for each in measured.items() for name, value in percentiles(*each).items()}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +208,12 @@ class Client:
         request.candidates.CopyFrom(Candidates.of(np.arange(1)).to_pb())
         await self.stub.Rank(request, timeout=10)
 
+    async def chat(self, calls_per_s: float) -> None:
+        """Small calls, so that the event loop has more to do."""
+        while calls_per_s:
+            await asyncio.sleep(self.chance.expovariate(calls_per_s))
+            await self.stub.Describe(ranker_pb2.DescribeRequest(), timeout=5)
+
     async def run(self, seconds: float, ranks_per_s: float, pre_infers_per_s: float) -> None:
         """Open loop."""
         loop = asyncio.get_running_loop()
@@ -234,7 +253,11 @@ async def measure(switch_interval_ms: float, given: argparse.Namespace) -> dict[
             stub = ranker_pb2_grpc.RankerServiceStub(channel)
             description = await stub.Describe(ranker_pb2.DescribeRequest(), timeout=10)
             client = Client(stub, description, given.seed)
+            others = [asyncio.ensure_future(client.chat(given.others_per_s / 4)) for _ in range(4)]
             await client.run(given.seconds, given.ranks_per_s, given.pre_infers_per_s)
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         server.terminate()
         said = json.loads((await asyncio.wait_for(server.stdout.read(), 30)).splitlines()[-1])
     finally:
@@ -258,6 +281,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--ranks-per-s", type=float, default=60.0)
     parser.add_argument("--pre-infers-per-s", type=float, default=2.5)
+    parser.add_argument("--others-per-s", type=float, default=0.0, help="small calls beside, at most so many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()

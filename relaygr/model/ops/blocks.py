@@ -14,6 +14,7 @@ Source: design, section 3 (ranker).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,30 +49,29 @@ def attend(
     queries, tokens = q_HRK.shape[1], k_HTK.shape[1]
     causal, skipped = tokens - self_only, tokens - queries
     before = sum(page.shape[1] for page in cached.k_HSK)
-    q_HRK = q_HRK.to(sums) * scale
-    blocks = [(first, min(first + BLOCK_ROWS, queries)) for first in range(0, queries, BLOCK_ROWS)]
-    gathered = [q_HRK.new_zeros(q_HRK.shape[0], end - first, v_HTV.shape[2]) for first, end in blocks]
     tril_BB = torch.ones(BLOCK_ROWS, BLOCK_ROWS, dtype=sums, device=q_HRK.device).tril()
+    blocks = [_Block.of(q_HRK, v_HTV, first, sums, scale) for first in range(0, queries, BLOCK_ROWS)]
     begin = 0
     for k_HSK, v_HSV in _tiles(k_HTK[:, :causal], v_HTV[:, :causal], cached):
         k_HSK, v_HSV = k_HSK.to(sums), v_HSV.to(sums)
-        for (first, end), av_HBV in zip(blocks, gathered, strict=True):
+        for block in blocks:
             # Rows of this block that are causal see a triangle that begins at key `diagonal`.
-            diagonal = before + min(skipped + first, causal) - begin
-            triangle = before + min(skipped + end, causal) - begin - diagonal
+            diagonal = before + min(skipped + block.first, causal) - begin
+            triangle = before + min(skipped + block.end, causal) - begin - diagonal
             keys = min(diagonal + triangle, k_HSK.shape[1])
             if keys > 0:
                 mask_BB = tril_BB[:triangle, max(diagonal, 0) - diagonal : max(keys - diagonal, 0)]
-                _add(av_HBV, q_HRK[:, first:end], k_HSK[:, :keys], v_HSV[:, :keys], mask_BB)
+                block.add(k_HSK[:, :keys], v_HSV[:, :keys], mask_BB)
                 yield
         begin += k_HSK.shape[1]
-    av_HRV = torch.cat(gathered, dim=1) if gathered else q_HRK.new_zeros(q_HRK.shape[0], 0, v_HTV.shape[2])
-    if self_only:
-        own = min(self_only, queries)
-        q_HCK = q_HRK[:, queries - own :]
-        scores_HC = F.silu((q_HCK * k_HTK[:, tokens - own :]).sum(dim=2, keepdim=True))
-        av_HRV[:, queries - own :].addcmul_(scores_HC, v_HTV[:, tokens - own :].to(sums))
-    return av_HRV.div_(normaliser).transpose(0, 1).flatten(1).to(k_HTK.dtype)
+    rows = [q_HRK.new_empty(0, v_HTV.shape[0] * v_HTV.shape[2])]
+    for block in blocks:
+        own = max(causal - skipped, block.first)
+        if own < block.end:
+            seen = slice(skipped + own, skipped + block.end)
+            block.add_own(own - block.first, k_HTK[:, seen], v_HTV[:, seen])
+        rows.append(block.av_HBV.div_(normaliser).transpose(0, 1).flatten(1).to(k_HTK.dtype))
+    return torch.cat(rows)
 
 
 def by_rows(work: Callable[..., Any], *rows: Tensor) -> Generator[None, None, Any]:
@@ -87,7 +87,11 @@ def by_rows(work: Callable[..., Any], *rows: Tensor) -> Generator[None, None, An
         yield
     if isinstance(parts[0], Tensor):
         return torch.cat(parts, dim=-2)
-    return type(parts[0])(*(torch.cat(same, dim=-2) for same in zip(*parts, strict=True)))
+    whole = []
+    for same in zip(*parts, strict=True):
+        whole.append(torch.cat(same, dim=-2))
+        yield
+    return type(parts[0])(*whole)
 
 
 def _tiles(k_HTK: Tensor, v_HTV: Tensor, cached: CachedKV) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,10 +112,30 @@ def _tiles(k_HTK: Tensor, v_HTV: Tensor, cached: CachedKV) -> Iterator[tuple[Ten
         yield k_HTK[:, first : first + TILE_KEYS], v_HTV[:, first : first + TILE_KEYS]
 
 
-def _add(av_HBV: Tensor, q_HBK: Tensor, k_HSK: Tensor, v_HSV: Tensor, mask_BB: Tensor) -> None:
-    """One tile's share of one block; the mask is for the last keys and the first rows, the rest is seen."""
-    scores_HBS = F.silu(torch.bmm(q_HBK, k_HSK.transpose(1, 2)), inplace=True)
-    rows, masked = mask_BB.shape
-    if rows and masked:
-        scores_HBS[:, :rows, scores_HBS.shape[2] - masked :].mul_(mask_BB)
-    av_HBV.baddbmm_(scores_HBS, v_HSV)
+@dataclass(slots=True)
+class _Block:
+    """Some queries, widened, and what they have gathered."""
+
+    first: int
+    end: int
+    q_HBK: Tensor
+    av_HBV: Tensor
+
+    @classmethod
+    def of(cls, q_HRK: Tensor, v_HTV: Tensor, first: int, sums: torch.dtype, scale: float) -> _Block:
+        q_HBK = q_HRK[:, first : first + BLOCK_ROWS].to(sums) * scale
+        heads, rows = q_HBK.shape[:2]
+        return cls(first, first + rows, q_HBK, q_HBK.new_zeros(heads, rows, v_HTV.shape[2]))
+
+    def add(self, k_HSK: Tensor, v_HSV: Tensor, mask_BB: Tensor) -> None:
+        """One tile's share; the mask is for the last keys and the first rows, the rest is seen."""
+        scores_HBS = F.silu(torch.bmm(self.q_HBK, k_HSK.transpose(1, 2)), inplace=True)
+        rows, masked = mask_BB.shape
+        if rows and masked:
+            scores_HBS[:, :rows, scores_HBS.shape[2] - masked :].mul_(mask_BB)
+        self.av_HBV.baddbmm_(scores_HBS, v_HSV)
+
+    def add_own(self, row: int, k_HCK: Tensor, v_HCV: Tensor) -> None:
+        """Candidates' view of themselves, from a row on."""
+        scores_HC = F.silu((self.q_HBK[:, row:] * k_HCK).sum(dim=2, keepdim=True))
+        self.av_HBV[:, row:].addcmul_(scores_HC, v_HCV.to(scores_HC.dtype))
