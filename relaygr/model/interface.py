@@ -109,7 +109,8 @@ class RelayModel(Protocol):
         slots context.token_count and on (from 0 without a context) of write.page_ids;
         write.token_count is not read. Nothing else in the arena changes.
 
-        Yields after each layer. Returns the candidates' hidden rows, [self_only, D]:
+        Yields after each layer at least, better about every millisecond: that long a rank
+        waits for a pre-infer. Returns the candidates' hidden rows, [self_only, D]:
         nobody needs those of causal rows, so a model need not compute them.
         """
         ...

@@ -77,9 +77,10 @@ class Ranker:
         if config.expander:
             epoch = instance.record.epoch
             dram = DramTier(config.expander, channels, config.instance_id, epoch, model.spec.identity)
-        executor = Executor(Schedule(config.jobs_max), loop, lambda: compute_settings(config.threads))
-        residency = _residency(config, arena, cost)
         metrics = RankerMetrics(telemetry)
+        schedule = Schedule(config.jobs_max)
+        executor = Executor(schedule, loop, lambda: compute_settings(config.threads), metrics.worked)
+        residency = _residency(config, arena, cost)
         productions = Productions(
             model=model,
             arena=arena,

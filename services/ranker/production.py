@@ -137,6 +137,8 @@ class Productions:
                 self._cancel(job_id)
             case fx.PromoteProduction(job_id, deadline_ns):
                 self._executor.promote(2 * job_id, JobClass.RANK, deadline_ns)
+            case fx.DemoteProduction(job_id):
+                self._executor.demote(2 * job_id)
             case fx.StartSpill():
                 self._spawn(self._spill(effect))
             case _:
