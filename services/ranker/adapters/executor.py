@@ -69,14 +69,25 @@ class Executor:
         schedule: Schedule,
         loop: asyncio.AbstractEventLoop,
         settings: Callable[[], AbstractContextManager[None]] = nullcontext,
+        step_ended: Callable[[bool], None] = lambda is_last: None,
     ):
-        """Start the thread; it works within `settings`."""
+        """Start the thread.
+
+        Args:
+            schedule: what decides.
+            loop: where callbacks run.
+            settings: the thread works within it.
+            step_ended: called on the thread after each step, true after the last of a job. It
+                waits for a device that computes by itself, so that an ending means that
+                the device has ended too.
+        """
         self._schedule = schedule
         self._loop = loop
         self._tasks: dict[int, _Task] = {}
         self._wake = threading.Condition()
         self._is_closed = False
         self._settings = settings
+        self._step_ended = step_ended
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -152,12 +163,12 @@ class Executor:
         while True:
             step_ns = time.monotonic_ns()
             try:
-                next(task.work)
-            except StopIteration as stop:
-                self._settle(task, step_ns, Ending.DONE, stop.value)
-                return
+                is_done, value = self._step(task.work)
             except Exception as error:
                 self._settle(task, step_ns, Ending.FAILED, error)
+                return
+            if is_done:
+                self._settle(task, step_ns, Ending.DONE, value)
                 return
             now_ns = time.monotonic_ns()
             task.compute_ns += now_ns - step_ns
@@ -169,6 +180,16 @@ class Executor:
                 if self._schedule.must_yield(task.job, now_ns):
                     self._schedule.put_back(task.job)
                     return
+
+    def _step(self, work: Work) -> tuple[bool, Any]:
+        """Do one step: whether it was the last, and then the work's value."""
+        try:
+            next(work)
+        except StopIteration as stop:
+            self._step_ended(True)
+            return True, stop.value
+        self._step_ended(False)
+        return False, None
 
     def _settle(self, task: _Task, step_ns: int, ending: Ending, value: Any) -> None:
         task.compute_ns += time.monotonic_ns() - step_ns
