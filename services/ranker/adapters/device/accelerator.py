@@ -98,8 +98,9 @@ class AcceleratorDevice:
         return self._staging.take(len(page_ids))
 
     def release(self, staged: Staged) -> None:
-        """Back to the pool."""
-        self._staging.give(staged)
+        """Back to the pool, if it is still there."""
+        if self._pool is not None:
+            self._pool.give(staged)
 
     def upload(self, arena: torch.Tensor, page_ids: Sequence[int], staged: Staged) -> None:
         """Host to device."""
