@@ -39,6 +39,7 @@ from relaygr.model.checkpoint import random_model
 from relaygr.model.config import ModelConfig
 from relaygr.model.interface import PageView, RelayModel, new_arena
 from relaygr.model.run import run
+from services.ranker.adapters.device.cpu import CpuDevice
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.assembly import compute_settings
 from services.ranker.core.schedule import Job, JobClass, Schedule
@@ -142,7 +143,7 @@ class _Bench:
 def measure_preempt(model_factory: Callable[[], RelayModel] = small_model, load: Load = Load()) -> dict[str, Any]:
     """Waits of ranks, milliseconds, while pre-infers of `load` hold the device."""
     # As in a ranker: model and pages belong to the process, settings to the device's thread.
-    with compute_settings(1):
+    with compute_settings(1, CpuDevice()):
         bench = _Bench(model_factory(), load)
         rank_ns = bench.rank_ns()
     begun_s = time.monotonic()
@@ -168,7 +169,7 @@ def measure_preempt(model_factory: Callable[[], RelayModel] = small_model, load:
 async def _drive(bench: _Bench, interval_s: float) -> None:
     """Submit ranks at random times until enough of them have preempted a pre-infer."""
     loop = asyncio.get_running_loop()
-    executor = Executor(Schedule(1024), loop, lambda: compute_settings(1))
+    executor = Executor(Schedule(1024), loop, lambda: compute_settings(1, CpuDevice()))
     job_ids = itertools.count(1)
     # Its own source of chance: the times of arrival must not depend on how much a rank draws.
     arrivals = random.Random(bench.load.seed)

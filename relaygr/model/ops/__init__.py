@@ -11,7 +11,8 @@ itself. The others are causal. There is no softmax, hence no row sum and no resc
 Returned with heads side by side (E = heads * width of a value) in the dtype of q.
 `reference` is the oracle and builds the whole mask, `torch` is tiles of torch operators slice by
 slice and runs everywhere (`tiled` is that in one go), `native` is C++ and closest to the
-machine's limit.
+machine's limit. `npu` is Ascend's operator, where it is installed; a model on such a device
+chooses it once it has been tried there.
 
 Source: design, section 4, conditions 1 and 3.
 """

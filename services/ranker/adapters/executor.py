@@ -74,12 +74,16 @@ class _Task:
         """What is left of the expected time, as far as it was right."""
         return max(0, self.job.expected_ns - self.compute_ns)
 
-    def step(self) -> bool:
+    def step(self, step_ended: Callable[[bool], None]) -> bool:
         """Advance to the next yield; True there, StopIteration with the value at the end."""
         begun_ns = time.monotonic_ns()
         self.started_ns = self.started_ns or begun_ns
         try:
             next(self.work)
+            step_ended(False)
+        except StopIteration:
+            step_ended(True)
+            raise
         finally:
             elapsed_ns = time.monotonic_ns() - begun_ns
             self.compute_ns += elapsed_ns
@@ -101,8 +105,19 @@ class Executor:
         loop: asyncio.AbstractEventLoop,
         settings: Callable[[], AbstractContextManager[None]] = nullcontext,
         observe: Callable[[Job, Outcome], None] = lambda job, outcome: None,
+        step_ended: Callable[[bool], None] = lambda is_last: None,
     ):
-        """Start the thread; it works within `settings`. `observe` hears of each job that has begun, on the loop."""
+        """Start the thread.
+
+        Args:
+            schedule: what decides.
+            loop: where callbacks run.
+            settings: the thread works within it.
+            observe: hears of each job that has begun, on the loop.
+            step_ended: called on the thread after each step, true after the last of a job. It
+                waits for a device that computes by itself, so that an ending means that
+                the device has ended too.
+        """
         self._schedule = schedule
         self._loop = loop
         self._tasks: dict[int, _Task] = {}
@@ -112,6 +127,7 @@ class Executor:
         self._is_closed = False
         self._settings = settings
         self._observe = observe
+        self._step_ended = step_ended
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -201,7 +217,7 @@ class Executor:
 
     def _work_on(self, task: _Task) -> None:
         try:
-            while task.step():
+            while task.step(self._step_ended):
                 if self._is_over(task):
                     return
                 if self._discarded:

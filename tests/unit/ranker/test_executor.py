@@ -267,3 +267,35 @@ async def until_passed(deadline_ns: int) -> None:
     """The executor reads the real clock, so a deadline has to be waited for."""
     await asyncio.sleep(max(0, deadline_ns - time.monotonic_ns()) / 1e9 + 0.001)
     assert time.monotonic_ns() >= deadline_ns
+
+
+async def test_the_device_is_waited_for_after_each_step_and_before_the_ending_is_told() -> None:
+    told: list[Any] = []
+    executor = Executor(Schedule(16), asyncio.get_running_loop(), step_ended=told.append)
+
+    def work() -> Generator[None, None, str]:
+        yield
+        yield
+        return "done"
+
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    executor.submit(Job(1, JobClass.RANK, FAR_NS, 1, True), work(), ended.set_result)
+    assert (await ended).value == "done"
+    assert told == [False, False, True]
+    executor.close()
+
+
+async def test_a_device_that_fails_in_a_step_fails_the_job() -> None:
+    def failing(is_last: bool) -> None:
+        raise RuntimeError("the device is gone")
+
+    executor = Executor(Schedule(16), asyncio.get_running_loop(), step_ended=failing)
+
+    def work() -> Generator[None, None, None]:
+        yield
+
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    executor.submit(Job(1, JobClass.RANK, FAR_NS, 1, True), work(), ended.set_result)
+    outcome = await ended
+    assert outcome.ending is Ending.FAILED and str(outcome.value) == "the device is gone"
+    executor.close()
