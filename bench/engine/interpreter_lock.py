@@ -21,6 +21,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,6 +275,30 @@ async def measure(switch_interval_ms: float, given: argparse.Namespace) -> dict[
     }
 
 
+def measure_worst(switch_interval_ms: float, slices: int = 300) -> dict[str, float]:
+    """Waits beside a thread that never stops running Python: the most that a burst of the loop can take."""
+    model, is_over = make_model(), threading.Event()
+
+    def run_python() -> None:
+        while not is_over.is_set():
+            sum(range(2000))
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(switch_interval_ms / 1e3)
+    busy = threading.Thread(target=run_python)
+    busy.start()
+    try:
+        waits_ns = []
+        for _ in range(slices):
+            ended_ns = model.burn(SLICE_NS)
+            waits_ns.append(time.monotonic_ns() - ended_ns)
+    finally:
+        is_over.set()
+        busy.join()
+        sys.setswitchinterval(before_s)
+    return percentiles("slice_lock_wait_beside_busy_python", waits_ns)
+
+
 def main() -> None:
     """Measure at each interval and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -290,7 +315,7 @@ def main() -> None:
         return
     runs = []
     for interval_ms in given.intervals_ms:
-        runs.append(asyncio.run(measure(interval_ms, given)))
+        runs.append({**asyncio.run(measure(interval_ms, given)), **measure_worst(interval_ms)})
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     print(json.dumps({"benchmark": "interpreter_lock", "runs": runs, "asked": vars(given), **about()}))
 
