@@ -120,7 +120,8 @@ class RelayModel(Protocol):
         ...
 
 
-def new_arena(model: RelayModel, pages: int, device: str = "cpu") -> Tensor:
-    """An empty arena for a model's K/V: [pages, page_elements] of its dtype."""
+def new_arena(model: RelayModel, pages: int, device: torch.device | str | None = None) -> Tensor:
+    """An empty arena for a model's K/V: [pages, page_elements] of its dtype, where the model's weights are."""
     dtype = TORCH_DTYPES[model.spec.identity.dtype]
+    device = device or getattr(model, "device", "cpu")
     return torch.zeros(pages, model.page_elements, dtype=dtype, device=device)

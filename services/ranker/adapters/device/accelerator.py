@@ -76,10 +76,7 @@ class AcceleratorDevice:
                 f"{total_bytes} are free beside the model and {WORKSPACE_BYTES} are kept to compute with"
             )
         arena = torch.zeros((pages, page_elements), dtype=dtype, device=self.torch_device)
-        buffers = min(pages, STAGED_PSI * psi_pages_max)
-        # The CPU stands for an accelerator in tests; its memory cannot be pinned.
-        is_pinned = self.torch_device.type != "cpu"
-        self._pool = StagingPool(torch.zeros((buffers, page_elements), dtype=dtype, pin_memory=is_pinned))
+        self._pool = StagingPool(self._pinned(min(pages, STAGED_PSI * psi_pages_max), page_elements, dtype))
         # Zeroed on this thread's stream, used on others from now on.
         self.synchronize()
         return arena
@@ -120,6 +117,10 @@ class AcceleratorDevice:
         """Let go of the pinned memory, when nothing on the device can touch it any more."""
         self.synchronize()
         self._pool = None
+
+    def _pinned(self, buffers: int, page_elements: int, dtype: torch.dtype) -> torch.Tensor:
+        # The CPU stands for an accelerator in tests; there is no pinning for it.
+        return torch.zeros((buffers, page_elements), dtype=dtype, pin_memory=self.torch_device.type != "cpu")
 
     def _buffers(self, page_ids: Sequence[int], staged: Staged) -> list[tuple[int, torch.Tensor]]:
         slots = zip(page_ids, staged.slots, strict=True)
