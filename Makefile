@@ -76,6 +76,9 @@ contract: $(INSTALLED) generated ## each service behind real gRPC, and what stan
 model: $(INSTALLED) generated ## exactness: cached equals full
 	$(call pytest,model,tests/model)
 
+exact: $(INSTALLED) generated ## exactness at length: ten times the examples and seeds of `make model`
+	$(call pytest,exact,tests/model --hypothesis-profile exact --timeout 1800)
+
 system: $(INSTALLED) generated ## the real services, a real etcd, and kill -9
 	$(call pytest,system,tests/system -m "not docker")
 
@@ -128,5 +131,5 @@ define pytest
 @$(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2)
 endef
 
-.PHONY: help setup demo up test lint imports types unit property contract model system compose-smoke \
+.PHONY: help setup demo up test lint imports types unit property contract model exact system compose-smoke \
   protos telemetry fmt docs clean generated

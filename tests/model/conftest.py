@@ -1,5 +1,9 @@
 import pytest
 import torch
+from hypothesis import settings
+
+# What `make exact` runs: of every property ten times the examples, of the suite ten times the seeds.
+settings.register_profile("exact", max_examples=1000, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="session")

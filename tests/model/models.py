@@ -1,14 +1,20 @@
-"""Small models for the tests."""
+"""Small models for the tests, and the kernels that they are tested with."""
 
 import numpy as np
+from hypothesis import settings
 
 from relaygr.behaviours.columns import FeatureSpec
 from relaygr.domain.identity import ModelLimits
 from relaygr.model.checkpoint import random_model
 from relaygr.model.config import ModelConfig
+from relaygr.model.conformance import Subject
 from relaygr.model.hstu import HstuModel
+from relaygr.model.oracle import infer_full_float64
 
 ITEM_IDS = np.arange(90, dtype=np.int64) * 11 - 100
+
+KERNELS = ("torch", "reference")
+"""Makes of the inner loop. A new one joins every test of exactness by its name here."""
 
 FEATURES = FeatureSpec(
     behaviour_dense=2,
@@ -46,7 +52,29 @@ def config(layer_form: str = "silu_uvqk", dtype: str = "float32", features: Feat
     return ModelConfig(**{**fields, **changes})
 
 
+def kernel_options(kernel: str) -> dict[str, str]:
+    """What to hand to `random_model` for a kernel's name."""
+    return {"attention": {"torch": "tiled"}.get(kernel, kernel)}
+
+
+def examples(count: int) -> int:
+    """So many examples of a property; `make exact` asks for more of each."""
+    return count * settings.default.max_examples // 100
+
+
 def small_model(layer_form: str = "silu_uvqk", dtype: str = "float32", seed: int = 3, **changes) -> HstuModel:
-    """A random model; the same weights for every dtype."""
-    attention = changes.pop("attention", "tiled")
-    return random_model(config(layer_form, dtype, **changes), ITEM_IDS, seed, attention=attention)
+    """A random model; the same weights for every dtype and kernel."""
+    options = kernel_options(changes.pop("kernel", "torch"))
+    return random_model(config(layer_form, dtype, **changes), ITEM_IDS, seed, **options)
+
+
+def small_subject(layer_form: str = "silu_uvqk", dtype: str = "float32", seed: int = 3, **changes) -> Subject:
+    """A random model with its definition, and with its float32 twin when it rounds."""
+    model = small_model(layer_form, dtype, seed, **changes)
+    exact = model if dtype == "float32" else small_model(layer_form, seed=seed, **changes)
+    return Subject(
+        model=model,
+        item_ids=ITEM_IDS,
+        oracle=None if exact is model else exact,
+        reference=lambda inputs: infer_full_float64(exact.config, exact.state_dict(), exact.vocabulary, inputs),
+    )
