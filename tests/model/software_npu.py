@@ -171,6 +171,7 @@ def prepared(directory: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     kept = register()
     with tempfile.TemporaryDirectory() as there:
         sys.stdout.write(json.dumps(globals()[sys.argv[1]](Path(there))))
