@@ -14,7 +14,13 @@ from relaygr.model.oracle import infer_full_float64
 ITEM_IDS = np.arange(90, dtype=np.int64) * 11 - 100
 
 KERNELS = ("torch", "reference")
-"""Makes of the inner loop. A new one joins every test of exactness by its name here."""
+"""Makes of the inner loop. A new one joins every test of exactness by its name here.
+
+"kernel+type" names a kernel on K/V of another type than the rest, as in "native+int8".
+"""
+
+KV_ERROR_MAX = {"int8": 0.05}
+"""What quantised K/V may move a logit by."""
 
 FEATURES = FeatureSpec(
     behaviour_dense=2,
@@ -54,7 +60,8 @@ def config(layer_form: str = "silu_uvqk", dtype: str = "float32", features: Feat
 
 def kernel_options(kernel: str) -> dict[str, str]:
     """What to hand to `random_model` for a kernel's name."""
-    return {"attention": {"torch": "tiled"}.get(kernel, kernel)}
+    name, _, kv_dtype = kernel.partition("+")
+    return {"attention": {"torch": "tiled"}.get(name, name)} | ({"kv_dtype": kv_dtype} if kv_dtype else {})
 
 
 def examples(count: int) -> int:
@@ -71,10 +78,12 @@ def small_model(layer_form: str = "silu_uvqk", dtype: str = "float32", seed: int
 def small_subject(layer_form: str = "silu_uvqk", dtype: str = "float32", seed: int = 3, **changes) -> Subject:
     """A random model with its definition, and with its float32 twin when it rounds."""
     model = small_model(layer_form, dtype, seed, **changes)
-    exact = model if dtype == "float32" else small_model(layer_form, seed=seed, **changes)
+    kv_dtype = changes.pop("kernel", "").partition("+")[2]
+    exact = model if dtype == "float32" and not kv_dtype else small_model(layer_form, seed=seed, **changes)
     return Subject(
         model=model,
         item_ids=ITEM_IDS,
         oracle=None if exact is model else exact,
+        error_max=KV_ERROR_MAX.get(kv_dtype),
         reference=lambda inputs: infer_full_float64(exact.config, exact.state_dict(), exact.vocabulary, inputs),
     )
