@@ -127,6 +127,7 @@ def rank_on_psi(
     covered = psi.token_count if psi else 0
     context = psi if covered else None
     assert covered <= inputs.prefix_tokens, "psi covers more than the prefix"
+    assert micro_batch is None or micro_batch > 0, "a group holds at least one candidate"
     x_TD, x_CD = yield from _rows_after(model, inputs, covered)
     if micro_batch is None or len(x_CD) <= micro_batch:
         hidden_CD = yield from model.extend(torch.cat([x_TD, x_CD]), len(x_CD), context, None)
