@@ -27,6 +27,7 @@ from relaygr.model.hstu import HstuModel
 from relaygr.model.init import new_model
 from relaygr.model.interface import TORCH_DTYPES
 from relaygr.model.kernels import KernelName, KvDtype
+from relaygr.model.ops import npu
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -79,7 +80,10 @@ def load(
     if dtype:
         config = ModelConfig.from_json({**config.to_json(), "dtype": dtype})
     options = {"kernel": kernel, "kv_dtype": kv_dtype, "device": torch.device(device).type}
-    return _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), options).to(device)
+    model = _assembled(config, tensors, hashlib.sha256(weights).hexdigest(), options).to(device)
+    if kernel == "auto" and model.device.type == "npu":
+        _use_operator(model)
+    return model
 
 
 def random_model(
@@ -96,6 +100,15 @@ def random_model(
     weights = _serialised(new_model(config, item_ids, seed))
     options = {"kernel": kernel, "kv_dtype": kv_dtype, "isa": isa, "page_tokens": page_tokens}
     return _assembled(config, safetensors.torch.load(weights), hashlib.sha256(weights).hexdigest(), options)
+
+
+def _use_operator(model: HstuModel) -> None:
+    """Ascend's own attention, where it is installed and right; it is tried on the device, so after the weights."""
+    config = model.config
+    dtype = TORCH_DTYPES[config.dtype]
+    operator = npu.attention_on(model.device, dtype, config.heads, config.qk_dim, config.v_dim)
+    if operator is not None:
+        model.attention, model.kernel = operator, operator.name
 
 
 def _serialised(model: HstuModel) -> bytes:

@@ -28,7 +28,7 @@ from relaygr.model.interface import ModelSpec, PageView, Steps
 from relaygr.model.kernels import KernelName, KvDtype, choose
 from relaygr.model.layer import NORM_EPSILON, HstuLayer
 from relaygr.model.native_stack import Part
-from relaygr.model.ops import Attention
+from relaygr.model.ops import Attention, blocks
 
 
 class Head(nn.Module):
@@ -209,7 +209,7 @@ class HstuModel(nn.Module):
         causal = tokens - self_only
         scale, normaliser = self.config.scale, self.config.normaliser
         for index, layer in enumerate(self.layers):
-            made = layer.project(x_TD)
+            made = yield from blocks.by_rows(layer.project, x_TD)
             if write:
                 self.layout.store(write, index, first, made.k_HTK[:, :causal], made.v_HTV[:, :causal])
             # Of the last layer, nobody reads what causal rows gather: only their K/V.
@@ -219,8 +219,9 @@ class HstuModel(nn.Module):
             else:
                 q_HRK, cached = made.q_HTK[:, skipped:], self.layout.cached(context, index)
                 av_RE = self.attention(q_HRK, made.k_HTK, made.v_HTV, cached, self_only, scale, normaliser)
-                x_TD = layer.combine(x_TD[skipped:], made.u_TE[skipped:], av_RE)
-            yield
+                if not isinstance(av_RE, Tensor):
+                    av_RE = yield from av_RE
+                x_TD = yield from blocks.by_rows(layer.combine, x_TD[skipped:], made.u_TE[skipped:], av_RE)
         return x_TD
 
     @torch.inference_mode()

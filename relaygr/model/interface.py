@@ -109,7 +109,8 @@ class RelayModel(Protocol):
         slots context.token_count and on (from 0 without a context) of write.page_ids;
         write.token_count is not read. Nothing else in the arena changes.
 
-        Yields after each layer. Returns the candidates' hidden rows, [self_only, D]:
+        Yields after each layer at least, better about every millisecond: that long a rank
+        waits for a pre-infer. Returns the candidates' hidden rows, [self_only, D]:
         nobody needs those of causal rows, so a model need not compute them.
         """
         ...
@@ -119,7 +120,8 @@ class RelayModel(Protocol):
         ...
 
 
-def new_arena(model: RelayModel, pages: int, device: str = "cpu") -> Tensor:
-    """An empty arena for a model's K/V: [pages, page_elements] of its dtype."""
+def new_arena(model: RelayModel, pages: int, device: torch.device | str | None = None) -> Tensor:
+    """An empty arena for a model's K/V: [pages, page_elements] of its dtype, where the model's weights are."""
     dtype = TORCH_DTYPES[model.spec.identity.dtype]
+    device = device or getattr(model, "device", "cpu")
     return torch.zeros(pages, model.page_elements, dtype=dtype, device=device)

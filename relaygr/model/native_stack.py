@@ -80,6 +80,8 @@ class NativeStack:
         self._native = functions(library)
         self._layout = layout
         self._layers = layers
+        # The modules' own dictionaries: asking the modules for them costs more than a small extend.
+        self._held = [module._parameters for module in layers.modules() if module._parameters]
         self._level = level_of(library, isa)
         self._shape = dict(
             layers=config.layers,
@@ -197,7 +199,7 @@ class NativeStack:
 
     def _weights(self) -> _Packed:
         """The packed weights; packed anew when they have changed."""
-        found = tuple(_version(weight) for weight in self._layers.parameters())
+        found = tuple(_version(weight) for weights in self._held for weight in weights.values())
         if found == self._packed_of:
             return self._packed
         native = (NativeLayer * len(self._layers))()

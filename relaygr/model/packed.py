@@ -32,6 +32,8 @@ LANES = 16
 GROUP_SLOTS = 32
 """Value slots that are read together."""
 SCALE_BYTES = 4
+PART_TOKENS = 512
+"""Tokens of one part of what is unpacked, as torch takes them at once."""
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -98,7 +100,7 @@ class PackedLayout:
             scales_HT2 = self._scales(view.arena, layer)[pages].permute(1, 0, 3, 2).reshape(self.heads, -1, 2)
             k_HTK = k_HTK.float() * scales_HT2[:, :count, :1]
             v_HTV = v_HTV.float() * scales_HT2[:, :count, 1:]
-        return CachedKV((k_HTK,), (v_HTV,))
+        return CachedKV(k_HTK.split(PART_TOKENS, dim=1), v_HTV.split(PART_TOKENS, dim=1))
 
     def store(self, view: PageView, layer: int, first: int, k_HTK: Tensor, v_HTV: Tensor) -> None:
         """Write K/V of tokens [first, first + T) at a layer."""

@@ -21,6 +21,9 @@ from relaygr.model.interface import PageView, RelayModel, Steps
 
 Result = TypeVar("Result")
 
+EMBED_TOKENS = 1024
+"""Tokens embedded in one step: half a millisecond. Of a full rank they may be many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankInputs:
@@ -110,10 +113,13 @@ def rank_on_psi(model: RelayModel, inputs: RankInputs, psi: PageView | None) -> 
     x_delta_TD, x_CD = model.embed_suffix(
         count, last_s, inputs.delta, inputs.cross, inputs.candidates, inputs.request_time_s
     )
-    parts = [x_delta_TD, x_CD]
-    if covered < inputs.prefix_tokens:
-        parts.insert(0, model.embed_prefix(inputs.profile, inputs.prefix, covered, inputs.prefix_tokens))
-    hidden_CD = yield from model.extend(torch.cat(parts), len(x_CD), psi if covered else None, None)
+    parts = []
+    for first in range(covered, inputs.prefix_tokens, EMBED_TOKENS):
+        end = min(first + EMBED_TOKENS, inputs.prefix_tokens)
+        parts.append(model.embed_prefix(inputs.profile, inputs.prefix, first, end))
+        yield
+    x_TD = torch.cat([*parts, x_delta_TD, x_CD])
+    hidden_CD = yield from model.extend(x_TD, len(x_CD), psi if covered else None, None)
     return model.head(hidden_CD)
 
 

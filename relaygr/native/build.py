@@ -75,7 +75,11 @@ def compiler_of(environment: Mapping[str, str]) -> list[str] | None:
 
 
 def build(
-    output: Path = LIBRARY_PATH, environment: Mapping[str, str] = os.environ, *, is_forced: bool = False
+    output: Path = LIBRARY_PATH,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    is_forced: bool = False,
+    sources: Path = SOURCES,
 ) -> Path | None:
     """Compile and link, or find that nothing has to be done.
 
@@ -83,6 +87,7 @@ def build(
         output: where the shared object goes; replaced in one step.
         environment: CXX and PATH are read from it.
         is_forced: build also when the file there is made from these sources.
+        sources: a folder of them, with the recipe, build.py, beside it.
 
     Returns:
         The shared object; None when this machine cannot build one, which a warning explains.
@@ -99,28 +104,28 @@ def build(
         named = environment.get("CXX") or ", ".join(COMPILERS)
         _log.warning("no native kernels: no C++ compiler (%s) found; torch and numpy serve instead", named)
         return None
-    if not is_forced and output.exists() and is_current(output):
+    if not is_forced and output.exists() and is_current(output, sources):
         _log.info("%s is up to date", output.name)
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as folder:
-        made = _compile_all(compiler, Path(folder))
+        made = _compile_all(compiler, sources, Path(folder))
         os.replace(made, output)
     return output
 
 
-def _compile_all(compiler: list[str], folder: Path) -> Path:
-    levels = _levels_of(compiler, folder)
-    macros = [f"-D{level.macro}" for level in levels] + [f'-DRGR_SOURCES="{source_digest()}"']
-    sources = [source for source in sorted(SOURCES.glob("*.cpp")) if _is_built(source, levels)]
-    objects = [folder / f"{source.stem}.o" for source in sources]
+def _compile_all(compiler: list[str], folder: Path, scratch: Path) -> Path:
+    levels = _levels_of(compiler, scratch)
+    macros = [f"-D{level.macro}" for level in levels] + [f'-DRGR_SOURCES="{source_digest(folder)}"']
+    sources = [source for source in sorted(folder.glob("*.cpp")) if _is_built(source, levels)]
+    objects = [scratch / f"{source.stem}.o" for source in sources]
 
     def compile_one(source: Path, made: Path) -> None:
         _run(*compiler, *FLAGS, *QUIET, *macros, *_flags_of(source, levels), "-c", str(source), "-o", str(made))
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(compile_one, sources, objects))
-    made = folder / "kernels.so"
+    made = scratch / "kernels.so"
     _run(*compiler, "-shared", "-pthread", "-Wl,-z,defs", *map(str, objects), "-o", str(made))
     names = ", ".join(level.suffix[1:] for level in levels) or "none"
     _log.info("native kernels: %d files by %s, instruction sets: %s", len(sources), shlex.join(compiler), names)

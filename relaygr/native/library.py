@@ -50,9 +50,9 @@ def source_digest(sources: Path = SOURCES) -> str:
     return hashed.hexdigest()
 
 
-def is_current(path: Path) -> bool:
-    """True when the file was built from the sources beside this module; it is not loaded for that."""
-    return MARK + source_digest().encode() in path.read_bytes()
+def is_current(path: Path, sources: Path = SOURCES) -> bool:
+    """True when the file was built from these sources; it is not loaded for that."""
+    return MARK + source_digest(sources).encode() in path.read_bytes()
 
 
 @functools.cache

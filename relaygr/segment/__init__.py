@@ -2,7 +2,8 @@
 
 Control travels by protobuf; bytes move here. The owner stamps a generation on every
 block before it grants it, so that a reader can tell, before and after its copy, that the
-blocks are still the ones it was promised. Standard library and numpy only.
+blocks are still the ones it was promised. Standard library, numpy, xxhash, and the native
+kernels where they are built.
 
 Source: design, section 3 (expander).
 """

@@ -14,7 +14,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
+"""1: digests whose header was not padded."""
 PAGE_BYTES = 4096
 BOOT_ID_CHARS = 32
 GENERATION_BYTES = 8

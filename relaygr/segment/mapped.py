@@ -56,6 +56,16 @@ class MappedSegment:
         """True when every block is in range and stamped with this generation."""
         return all(0 <= b < self.geometry.block_count and self._generations[b] == generation for b in blocks)
 
+    @property
+    def generations(self) -> NDArray[np.uint64]:
+        """Who owns each block, as the owner stamps it at this moment; not to be written."""
+        return self._generations
+
+    @property
+    def blocks(self) -> NDArray[np.uint8]:
+        """The bytes of all blocks, in order."""
+        return self._data
+
     def block(self, index: int) -> NDArray[np.uint8]:
         """The bytes of one block."""
         first = index * self.geometry.block_bytes

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 
 # torch_npu registers itself with torch and breaks `import torch` where its driver is missing;
 # it is imported by name when the device is asked for.
@@ -18,6 +19,15 @@ from relaygr.telemetry import Telemetry, names
 from relaygr.v1 import ranker_pb2_grpc
 from services.ranker.assembly import Ranker, named
 from services.ranker.config import RankerConfig
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the event loop may keep the interpreter when the device's thread wants it back. Python's own 5 ms is as long
+as a whole rank; below half a millisecond nothing more is won (docs/decisions/0005)."""
+
+
+def share_interpreter() -> None:
+    """Let the device's thread go on soon after each of its native calls."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 async def serve(config: RankerConfig) -> None:
@@ -51,6 +61,7 @@ def main() -> None:
     """Read the environment and run."""
     config = named(load(RankerConfig, "RELAYGR_RANKER", os.environ))
     configure_logging("ranker", config.log_level)
+    share_interpreter()
     logging.getLogger(__name__).info("config %s", json.dumps(describe(config)))
     asyncio.run(serve(config))
 

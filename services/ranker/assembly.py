@@ -16,6 +16,7 @@ import torch
 from relaygr.behaviours.columns import FeatureSpec
 from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore, StoreError
+from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import TORCH_DTYPES, RelayModel
@@ -28,7 +29,8 @@ from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.telemetry import Telemetry
 from services.ranker.adapters.calibration import measure
-from services.ranker.adapters.device.accelerator import AcceleratorDevice
+from services.ranker.adapters.device.accelerator import open_accelerator
+from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.device.cpu import CpuDevice
 from services.ranker.adapters.device.interface import Device
 from services.ranker.adapters.dram import DramTier
@@ -45,6 +47,9 @@ from services.ranker.service import RankerService
 
 LOG = logging.getLogger(__name__)
 
+USER_TOKENS = 1
+"""Tokens of a psi beside its behaviours."""
+
 
 def named(config: RankerConfig) -> RankerConfig:
     """The config with an instance id: the given one, or one drawn now."""
@@ -58,6 +63,7 @@ class Ranker:
     servicer: RankerService
     engine: Engine
     productions: Productions
+    copies: PageCopies
     instance: Instance
     dram: DramTier | None
     channels: ChannelPool
@@ -77,13 +83,20 @@ class Ranker:
         if config.expander:
             epoch = instance.record.epoch
             dram = DramTier(config.expander, channels, config.instance_id, epoch, model.spec.identity)
-        executor = Executor(Schedule(config.jobs_max), loop, lambda: compute_settings(config.threads))
-        residency = _residency(config, arena, cost)
+        copies = PageCopies(device, arena)
         metrics = RankerMetrics(telemetry)
+        executor = Executor(
+            Schedule(config.jobs_max),
+            loop,
+            settings=lambda: compute_settings(config.threads, device),
+            observe=metrics.worked,
+            step_ended=device.step_ended,
+        )
+        residency = _residency(config, arena, cost)
         productions = Productions(
             model=model,
             arena=arena,
-            device=device,
+            copies=copies,
             executor=executor,
             dram=dram,
             cost=cost,
@@ -117,6 +130,7 @@ class Ranker:
             ),
             engine=engine,
             productions=productions,
+            copies=copies,
             instance=instance,
             dram=dram,
             channels=channels,
@@ -155,36 +169,40 @@ class Ranker:
             await self.dram.close()
         await self.productions.close()
         self.engine.close()
+        self.copies.close()
         await self.channels.close()
         if self.registry is not None:
             await self.registry.close()
 
 
 def prepare_device(config: RankerConfig) -> tuple[RelayModel, Device, torch.Tensor, CostModel]:
-    """Load the model, allocate the arena within its budget and measure both."""
+    """Load the model onto the device, allocate the arena within its budget and measure both."""
+    device: Device = CpuDevice() if config.device == "cpu" else open_accelerator(config.device)
     model = load_model(
         config.model,
         config.dtype,
+        device=str(device.torch_device),
         kernel=cast(KernelName, config.kernel),
         kv_dtype=cast(KvDtype, config.kv_dtype),
     )
     LOG.info("kernel %s, K/V pages %s", getattr(model, "kernel", "the model's own"), model.spec.identity.layout)
-    device: Device = CpuDevice() if config.device == "cpu" else AcceleratorDevice(config.device)
     dtype = TORCH_DTYPES[model.spec.identity.dtype]
     page_bytes = model.page_elements * dtype.itemsize
     pages = config.device_budget_bytes // page_bytes
     assert pages >= 1, f"device_budget_bytes {config.device_budget_bytes} holds no page of {page_bytes} bytes"
-    arena = device.allocate(pages, model.page_elements, dtype)
+    psi_pages_max = -(-(model.spec.limits.window_behaviours_max + USER_TOKENS) // PAGE_TOKENS)
+    arena = device.allocate(pages, model.page_elements, dtype, psi_pages_max)
     begun = time.monotonic()
-    with compute_settings(config.threads):
+    with compute_settings(config.threads, device):
         cost = measure(model, arena, device)
     LOG.info("%d pages of %d bytes; cost model in %.1f s: %s", pages, page_bytes, time.monotonic() - begun, cost)
     return model, device, arena, cost
 
 
 @contextmanager
-def compute_settings(threads: int) -> Iterator[None]:
-    """What torch keeps per thread: inference mode, compute threads, no denormals."""
+def compute_settings(threads: int, device: Device) -> Iterator[None]:
+    """What torch keeps per thread: the device, inference mode, compute threads, no denormals."""
+    device.bind()
     torch.set_num_threads(threads)
     # A denormal costs SiLU five to ten times a normal number.
     torch.set_flush_denormal(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -42,7 +43,7 @@ class RankerConfig:
     expander: str = ""
     """host:port of this host's expander; empty: no DRAM tier."""
     device: str = "cpu"
-    """"cpu", "cuda" or "npu"."""
+    """cpu, cuda or npu; of several, the one with a number: cuda:1."""
     threads: int = 1
     """Compute threads of the CPU device."""
     dtype: str = "float32"
@@ -84,7 +85,7 @@ class RankerConfig:
         assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
         assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"
         assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"
-        assert self.device in ("cpu", "cuda", "npu"), "device must be cpu, cuda or npu"
+        assert re.fullmatch(r"cpu|(cuda|npu)(:\d{1,3})?", self.device), "device must be cpu, cuda, npu or like cuda:1"
         assert self.dtype in ("float32", "bfloat16"), "dtype must be float32 or bfloat16"
         kernels = ("auto", "native", "torch", "reference")
         assert self.kernel in kernels, f"kernel must be one of {', '.join(kernels)}"

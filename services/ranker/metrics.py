@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relaygr.telemetry import Telemetry, names
+from services.ranker.adapters.executor import Outcome
 from services.ranker.core.residency import Residency
-from services.ranker.core.schedule import Queues
+from services.ranker.core.schedule import Job, Queues
 
 
 class RankerMetrics:
@@ -20,6 +21,8 @@ class RankerMetrics:
         self._psi_used = telemetry.histogram(names.METRIC_RANK_PSI_USED)
         self._pre_infers = telemetry.counter(names.METRIC_PRE_INFER_REQUESTS)
         self._productions = telemetry.histogram(names.METRIC_PRE_INFER_DURATION)
+        self._preempt_waits = telemetry.histogram(names.METRIC_DEVICE_PREEMPT_WAIT)
+        self._steps = telemetry.histogram(names.METRIC_DEVICE_STEP_LONGEST)
 
     def ranked(self, tier: str, fallback: str, psi_tokens: int, stages_ns: dict[str, int]) -> None:
         """One rank was answered."""
@@ -36,6 +39,13 @@ class RankerMetrics:
     def produced(self, source: str, elapsed_ns: int) -> None:
         """One production ended well; `source` is "compute" or "reload"."""
         self._productions.record(elapsed_ns / 1e9, {names.ATTR_PRE_INFER_SOURCE: source})
+
+    def worked(self, job: Job, outcome: Outcome) -> None:
+        """One job of the device that had begun has ended, in whatever way."""
+        attributes = {names.ATTR_DEVICE_JOB_CLASS: job.job_class.name}
+        self._steps.record(outcome.longest_step_ns / 1e9, attributes)
+        if outcome.preempt_wait_ns is not None:
+            self._preempt_waits.record(outcome.preempt_wait_ns / 1e9, attributes)
 
     def observe(self, residency: Residency, load: Callable[[], Queues]) -> None:
         """Publish the state gauges; both are read at each collection."""

@@ -24,9 +24,10 @@ from opentelemetry.trace import Span, set_span_in_context
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import PsiKey, UserKey
+from relaygr.errors import Refused
 from relaygr.model.interface import PageView, RelayModel
 from relaygr.telemetry import Telemetry, context_of, link_of, names
-from services.ranker.adapters.device.interface import Device
+from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.dram import DramTier, Found
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
@@ -76,7 +77,7 @@ class Productions:
         *,
         model: RelayModel,
         arena: torch.Tensor,
-        device: Device,
+        copies: PageCopies,
         executor: Executor,
         dram: DramTier | None,
         cost: CostModel,
@@ -89,7 +90,7 @@ class Productions:
         """`sources_max` bounds the histories kept for work in flight, beside the one that is being asked."""
         self._model = model
         self._arena = arena
-        self._device = device
+        self._copies = copies
         self._executor = executor
         self._dram = dram
         self._cost = cost
@@ -137,6 +138,8 @@ class Productions:
                 self._cancel(job_id)
             case fx.PromoteProduction(job_id, deadline_ns):
                 self._executor.promote(2 * job_id, JobClass.RANK, deadline_ns)
+            case fx.DemoteProduction(job_id):
+                self._executor.demote(2 * job_id)
             case fx.StartSpill():
                 self._spawn(self._spill(effect))
             case _:
@@ -206,15 +209,28 @@ class Productions:
                 names.SPAN_PRE_INFER_RELOAD, parent=context_of(job.trace), links=[link] if link else []
             ) as span:
                 span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
-                page_ids = effect.page_ids[: _pages(effect.tokens)]
                 begun_ns = time.monotonic_ns()
-                pages = self._device.host_pages(self._arena, page_ids)
-                is_ok = await self._dram.load(job.found, pages)
+                is_ok = await self._load(self._dram, job.found, effect.page_ids[: _pages(effect.tokens)])
                 if is_ok:
-                    self._device.upload(self._arena, page_ids, pages)
                     self._metrics.produced("reload", time.monotonic_ns() - begun_ns)
+        except Exception:
+            # Psi that cannot be copied in is computed.
+            LOG.exception("reload failed")
         finally:
             self._report(ev.ReloadEnded(effect.job_id, is_ok))
+
+    async def _load(self, dram: DramTier, found: Found, page_ids: tuple[int, ...]) -> bool:
+        """From the DRAM tier into the arena; true once all of it is there."""
+        try:
+            async with self._copies.staged(page_ids) as staged:
+                if not await dram.load(found, staged.views):
+                    return False
+                await self._copies.upload(page_ids, staged)
+                return True
+        except Refused as refusal:
+            LOG.warning("no reload: %s", refusal)
+            await dram.abandon(found)
+            return False
 
     def _compute(self, effect: fx.StartCompute) -> None:
         source = self._sources.get((effect.key, effect.chain.digest))
@@ -284,10 +300,15 @@ class Productions:
             with self._telemetry.span(names.SPAN_PRE_INFER_SPILL, parent=context_of(effect.producer_trace)) as span:
                 span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
                 page_ids = effect.page_ids[: _pages(effect.tokens)]
-                pages = await asyncio.to_thread(self._device.download, self._arena, page_ids)
-                is_stored = await self._dram.store(
-                    effect.key, effect.tokens, effect.digest, pages, effect.producer_trace
-                )
+                async with self._copies.staged(page_ids) as staged:
+                    await self._copies.download(page_ids, staged)
+                    is_stored = await self._dram.store(
+                        effect.key, effect.tokens, effect.digest, staged.views, effect.producer_trace
+                    )
+        except Refused as refusal:
+            LOG.warning("not copied to DRAM: %s", refusal)
+        except Exception:
+            LOG.exception("copying to DRAM failed")
         finally:
             self._report(ev.SpillEnded(effect.entry_id, is_stored))
 

@@ -249,6 +249,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             resident_entries=seen.resident_entries,
             open_tickets=seen.open_tickets,
             dram_attached=self._engine.is_dram_attached,
+            kernel=getattr(self._model, "kernel", ""),
             counters=[ranker_pb2.Counter(name=name, value=value) for name, value in sorted(seen.counters.items())],
         )
 

@@ -34,6 +34,7 @@ class FakeRanker(RankerServiceServicer):
             instance_id="ranker-0",
             state=InstanceState.INSTANCE_STATE_READY,
             model=ModelIdentity(name="hstu", version="3"),
+            kernel="native/avx2",
             load=Load(device_used_bytes=3 << 20, device_budget_bytes=64 << 20, backlog_ns=2_500_000),
             open_tickets=4,
             counters=[Counter(name="evictions", value=5), Counter(name="races", value=0)],
@@ -139,6 +140,7 @@ async def test_describe_shows_each_instance_and_its_counters(tmp_path, capsys):
         assert await rig.run("describe") == 0
         shown = capsys.readouterr().out
         assert "ranker-0" in shown and "3.0 MiB of 64.0 MiB" in shown and "hstu 3" in shown
+        assert "native/avx2" in shown
         assert "evictions 5" in shown and "races" not in shown
 
 

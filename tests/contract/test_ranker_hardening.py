@@ -14,6 +14,7 @@ import pytest
 
 from relaygr.config import ConfigError, load
 from relaygr.domain.identity import UserKey
+from relaygr.telemetry import names
 from relaygr.v1 import ranker_pb2
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.config import RankerConfig
@@ -294,3 +295,26 @@ async def test_what_a_page_held_before_is_never_read(world: World) -> None:
 def test_a_ticket_key_that_is_too_short_stops_the_start() -> None:
     with pytest.raises(ConfigError, match="ticket_key must be at least 16 bytes"):
         load(RankerConfig, "RELAYGR_RANKER", {"RELAYGR_RANKER_MODEL": "m", "RELAYGR_RANKER_TICKET_KEY": "00ff"})
+
+
+async def test_waits_for_a_preempted_job_and_longest_steps_are_metrics(world: World) -> None:
+    behaviours = history(42, 1000)
+    reached, let_go = threading.Event(), threading.Event()
+
+    def slow():
+        reached.set()
+        let_go.wait(5)
+        yield
+
+    job = Job(BLOCKER_ID, JobClass.PRE_INFER, FAR_NS, 1, droppable=False)
+    assert world.ranker.engine._executor.submit(job, slow(), lambda outcome: None)
+    assert await asyncio.to_thread(reached.wait, 5)
+    call = asyncio.ensure_future(world.stub.Rank(world.rank_request(behaviours, bypass_psi=True), timeout=5))
+    await until(lambda: world.ranker.engine.load().full_jobs == 1)
+    let_go.set()
+    await call
+    await world.until_idle()
+    (wait,) = world.telemetry.points(names.METRIC_DEVICE_PREEMPT_WAIT)
+    assert (wait.count, wait.attributes) == (1, {names.ATTR_DEVICE_JOB_CLASS: "FULL"})
+    steps = world.telemetry.points(names.METRIC_DEVICE_STEP_LONGEST)
+    assert {point.attributes[names.ATTR_DEVICE_JOB_CLASS] for point in steps} == {"FULL", "PRE_INFER"}

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaygr.model.ops import reference, tiled
+from relaygr.model.ops import blocks, reference, tiled
 from relaygr.model.pages import CachedKV
+from relaygr.model.run import run
 
 
 def _tensors(seed, dtype, heads, cached_parts, causal, self_only, qk_dim=4, v_dim=6):
@@ -70,3 +71,23 @@ def test_mask_is_causal_and_candidates_see_themselves_only():
         [1, 1, 1, 1, 0, 1],
     ]
     assert reference.visible(2, 4, 2).int().tolist() == wanted
+
+
+def test_attention_may_be_preempted_after_each_block_against_each_tile():
+    blocks_of_queries, tiles_of_keys = 3, 4
+    cached_tokens = (tiles_of_keys - 1) * blocks.TILE_KEYS
+    pages = (128,) * (cached_tokens // 128)
+    q, k, v, cached = _tensors(7, torch.float64, 1, pages, blocks_of_queries * blocks.BLOCK_ROWS, 0)
+    assert len(list(blocks.attend(q, k, v, cached, 0, 0.5, 9))) == blocks_of_queries * tiles_of_keys
+
+
+def test_rows_done_slice_by_slice_are_those_done_at_once():
+    rows_TD = torch.arange(3.0 * (2 * blocks.SLICE_ROWS + 5)).reshape(-1, 3)
+    seen = []
+
+    def doubled(part_TD):
+        seen.append(len(part_TD))
+        return part_TD * 2
+
+    assert torch.equal(run(blocks.by_rows(doubled, rows_TD)), rows_TD * 2)
+    assert seen == [blocks.SLICE_ROWS, blocks.SLICE_ROWS, 5]

@@ -31,6 +31,7 @@ class Job:
     found: Tokens = ()
     is_scribbled: bool = False
     is_cancelled: bool = False
+    lent_until_ns: int | None = None
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Spill:
 class Asked:
     """A rank that was asked, and its answer."""
 
+    key: PsiKey
     chain: Chain
     tokens: Tokens
     deadline_ns: int
@@ -102,7 +104,7 @@ class World:
         self.rank_ids += 1
         rank_id, deadline_ns = self.rank_ids, self.now_ns + budget_ns
         tokens = self.values[asked.digest]
-        self.ranks[rank_id] = record = Asked(asked, tokens, deadline_ns, ticket_id)
+        self.ranks[rank_id] = record = Asked(key, asked, tokens, deadline_ns, ticket_id)
         untracked = self.machine.snapshot().counters["ranks_untracked"]
         self.feed(ev.RankAsked(rank_id, key, asked, ticket_id, deadline_ns, suffix_tokens))
         known = self.open.get(ticket_id or "")
@@ -150,8 +152,7 @@ class World:
     def feed(self, event: ev.Event) -> None:
         for effect in self.machine.handle(event, self.now_ns):
             self.perform(effect)
-        self.machine.check()
-        self._check_leases()
+        self._check()
 
     def advance(self, by_ns: int) -> None:
         self.now_ns += by_ns
@@ -160,8 +161,7 @@ class World:
         if deadline_ns is not None and deadline_ns <= self.now_ns:
             for effect in self.machine.expire(self.now_ns):
                 self.perform(effect)
-            self.machine.check()
-            self._check_leases()
+            self._check()
         deadline_ns = self.machine.deadline_ns()
         assert deadline_ns is None or deadline_ns > self.now_ns, "expire left work that is due"
 
@@ -172,6 +172,19 @@ class World:
         for i, value in enumerate(values, first):
             page = self.pages.setdefault(page_ids[i // PAGE_TOKENS], [b"never written"] * PAGE_TOKENS)
             page[i % PAGE_TOKENS] = value
+
+    def _check(self) -> None:
+        self.machine.check()
+        self._check_leases()
+        self._check_loans()
+
+    def _check_loans(self) -> None:
+        """A job has the earliest deadline of those who wait for it, and nothing of those who do not any more."""
+        for job in self.jobs.values():
+            waiting = [asked for asked in self.ranks.values() if asked.answer is None and asked.key == job.key]
+            earliest_ns = min((asked.deadline_ns for asked in waiting), default=None)
+            is_over = job.is_cancelled or job.phase.endswith("ended")
+            assert is_over or job.lent_until_ns == earliest_ns
 
     def _check_leases(self) -> None:
         """I5: what a rank may read now is its own history, complete."""
@@ -201,6 +214,10 @@ class World:
                 self.jobs[job_id].is_cancelled = True
             case fx.PromoteProduction(job_id, deadline_ns):
                 assert job_id in self.jobs and not self.jobs[job_id].is_cancelled and deadline_ns > 0
+                self.jobs[job_id].lent_until_ns = deadline_ns
+            case fx.DemoteProduction(job_id):
+                assert self.jobs[job_id].lent_until_ns is not None, "taken back, but nothing was lent"
+                self.jobs[job_id].lent_until_ns = None
             case fx.RankOnPsi(rank_id) | fx.RankInFull(rank_id):
                 assert self.ranks[rank_id].answer is None, "a rank was answered twice"
                 self.ranks[rank_id].answer = effect
@@ -220,6 +237,7 @@ class World:
         job = self.jobs.setdefault(effect.job_id, Job(effect.key, effect.chain))
         job.phase, job.chain, job.page_ids = "compute", effect.chain, effect.page_ids
         job.done, job.target, job.is_scribbled = effect.from_tokens, effect.to_tokens, False
+        job.lent_until_ns = None
 
     def step_job(self, job_id: int, *, is_failing: bool, chunk_tokens: int) -> None:
         """Let a job get on by one step; a cancelled one may still take a few."""

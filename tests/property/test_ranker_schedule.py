@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,96 +11,173 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
 
 JOBS_MAX = 6
+BEGUN_MAX = 2
 classes = st.sampled_from(JobClass)
 spans_ns = st.integers(0, 40)
+
+
+@dataclass
+class Known:
+    """A job as its owner and its lenders see it."""
+
+    own: Job
+    lent: tuple[JobClass, int] | None = None
+    is_begun: bool = False
+
+    @property
+    def job(self) -> Job:
+        """With what it is lent."""
+        if self.lent is None:
+            return self.own
+        job_class, deadline_ns = min(self.own.job_class, self.lent[0]), min(self.own.deadline_ns, self.lent[1])
+        return replace(self.own, job_class=job_class, deadline_ns=deadline_ns)
+
+    def lapse(self, now_ns: int) -> bool:
+        """End a loan that is over; True when the job is late then."""
+        if self.lent is not None and self.lent[1] <= now_ns:
+            self.lent = None
+        return self.lent is None and self.own.is_late(now_ns)
 
 
 class Orders(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.schedule = Schedule(JOBS_MAX)
-        self.waiting: list[Job] = []
-        self.running: list[Job] = []
-        self.shed: list[Job] = []
+        self.schedule = Schedule(JOBS_MAX, BEGUN_MAX)
+        self.waiting: dict[int, Known] = {}
+        self.running: dict[int, Known] = {}
+        self.gone: set[int] = set()
+        """Dropped or shed, and not handed out yet."""
         self.now_ns = 0
         self.job_ids = 0
+
+    def drop_late(self) -> None:
+        late = [job_id for job_id, known in self.waiting.items() if known.lapse(self.now_ns)]
+        for job_id in late:
+            del self.waiting[job_id]
+        self.gone.update(late)
+
+    def is_full(self) -> bool:
+        return len(self.waiting) + len(self.running) >= JOBS_MAX
 
     @rule(job_class=classes, span_ns=spans_ns, expected_ns=st.integers(1, 9), droppable=st.booleans())
     def submit(self, job_class, span_ns, expected_ns, droppable):
         self.job_ids += 1
         job = Job(self.job_ids, job_class, self.now_ns + span_ns, expected_ns, droppable)
         is_taken_in = not job.is_late(self.now_ns)
-        if is_taken_in and len(self.waiting) + len(self.running) >= JOBS_MAX:
-            victims = [each for each in self.waiting if each.job_class == JobClass.PRE_INFER and each.droppable]
-            is_taken_in = bool(victims) and job_class != JobClass.PRE_INFER and len(self.shed) < JOBS_MAX
-            if is_taken_in:
-                victim = max(victims, key=lambda each: (each.deadline_ns, each.job_id))
-                self.waiting.remove(victim)
-                self.shed.append(victim)
+        if is_taken_in and self.is_full():
+            self.drop_late()
+        if is_taken_in and self.is_full():
+            is_taken_in = self.shed_for(job)
         assert self.schedule.submit(job, self.now_ns) == is_taken_in
         if is_taken_in:
-            self.waiting.append(job)
+            self.waiting[job.job_id] = Known(job)
+
+    def shed_for(self, job: Job) -> bool:
+        def loss(job_id: int) -> tuple[bool, int, int]:
+            known = self.waiting[job_id]
+            return not known.is_begun, known.job.deadline_ns, job_id
+
+        victims = [
+            job_id
+            for job_id, known in self.waiting.items()
+            if known.job.job_class == JobClass.PRE_INFER and known.own.droppable
+        ]
+        if not victims or job.job_class == JobClass.PRE_INFER or len(self.gone) >= JOBS_MAX:
+            return False
+        victim = max(victims, key=loss)
+        del self.waiting[victim]
+        self.gone.add(victim)
+        return True
 
     @rule()
     def take(self):
+        self.drop_late()
         head, dropped = self.schedule.take(self.now_ns)
-        late = [each for each in dropped if each not in self.shed]
-        assert all(each.is_late(self.now_ns) and each in self.waiting for each in late)
-        assert len(set(dropped)) == len(dropped) == len(self.shed) + len(late)
-        self.shed = []
-        self.waiting = [each for each in self.waiting if each not in late]
-        # A late job may stand behind one that may not be dropped; it is never run.
-        runnable = [each for each in self.waiting if not each.is_late(self.now_ns)]
+        assert [each.job_id for each in dropped] == list(dict.fromkeys(each.job_id for each in dropped))
+        assert {each.job_id for each in dropped} == self.gone
+        self.gone = set()
         if head is None:
-            assert not runnable
+            assert not self.waiting
             return
-        assert not head.is_late(self.now_ns)
-        assert (head.job_class, head.deadline_ns) == min((each.job_class, each.deadline_ns) for each in runnable)
-        self.waiting.remove(head)
-        self.running.append(head)
+        known = self.waiting.pop(head.job_id)
+        assert head == known.job
+        others = [other.job for other in self.waiting.values()]
+        assert all(head.job_class <= each.job_class for each in others)
+        rivals = [other for other in self.waiting.values() if other.job.job_class == head.job_class]
+        begun = sum(other.is_begun for other in (*self.waiting.values(), known))
+        if begun >= BEGUN_MAX and known.is_begun:
+            # Enough have begun: one of these goes on, the earliest of them.
+            rivals = [other for other in rivals if other.is_begun]
+        elif begun >= BEGUN_MAX and head.job_class != JobClass.RANK:
+            assert not any(other.is_begun for other in rivals), "one more begins though enough have"
+        earliest_ns = min((other.job.deadline_ns for other in rivals), default=head.deadline_ns)
+        assert head.deadline_ns <= earliest_ns
+        self.running[head.job_id] = known
+
+    @rule()
+    def expire(self):
+        self.drop_late()
+        assert {each.job_id for each in self.schedule.expire(self.now_ns)} == self.gone
+        self.gone = set()
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), left_ns=st.integers(1, 9))
     def put_back(self, data, left_ns):
-        job = data.draw(st.sampled_from(self.running))
-        self.running.remove(job)
-        left = replace(job, expected_ns=left_ns)
-        self.schedule.put_back(left)
-        self.waiting.append(left)
+        job_id = data.draw(st.sampled_from(sorted(self.running)))
+        known = self.running.pop(job_id)
+        known.own, known.is_begun = replace(known.own, expected_ns=left_ns), True
+        self.schedule.put_back(known.own)
+        self.waiting[job_id] = known
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), left_ns=st.integers(0, 9))
+    def progress(self, data, left_ns):
+        job_id = data.draw(st.sampled_from(sorted(self.running)))
+        self.running[job_id].own = replace(self.running[job_id].own, expected_ns=left_ns)
+        self.schedule.progress(job_id, left_ns)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def finish(self, data):
-        job = data.draw(st.sampled_from(self.running))
-        self.running.remove(job)
-        self.schedule.finish(job.job_id, 5)
+        job_id = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[job_id]
+        self.schedule.finish(job_id, 5)
 
     @precondition(lambda self: self.waiting or self.running)
-    @rule(data=st.data(), job_class=classes, span_ns=spans_ns)
+    @rule(data=st.data(), job_class=classes, span_ns=st.integers(1, 40))
     def promote(self, data, job_class, span_ns):
-        job = data.draw(st.sampled_from(self.waiting + self.running))
+        job_id = data.draw(st.sampled_from(sorted({**self.waiting, **self.running})))
         deadline_ns = self.now_ns + span_ns
-        assert self.schedule.promote(job.job_id, job_class, deadline_ns)
-        lent = replace(job, job_class=min(job.job_class, job_class), deadline_ns=min(job.deadline_ns, deadline_ns))
-        for table in (self.waiting, self.running):
-            if job in table:
-                table[table.index(job)] = lent
+        assert self.schedule.promote(job_id, job_class, deadline_ns)
+        (self.waiting.get(job_id) or self.running[job_id]).lent = (job_class, deadline_ns)
+
+    @precondition(lambda self: self.waiting or self.running)
+    @rule(data=st.data())
+    def demote(self, data):
+        job_id = data.draw(st.sampled_from(sorted({**self.waiting, **self.running})))
+        assert self.schedule.demote(job_id)
+        (self.waiting.get(job_id) or self.running[job_id]).lent = None
 
     @rule(data=st.data())
     def cancel(self, data):
-        known = [each.job_id for each in self.waiting + self.running] or [0]
-        job_id = data.draw(st.sampled_from(known))
-        is_waiting = any(each.job_id == job_id for each in self.waiting)
-        assert self.schedule.cancel(job_id) == is_waiting
-        self.waiting = [each for each in self.waiting if each.job_id != job_id]
+        job_id = data.draw(st.sampled_from(sorted({**self.waiting, **self.running}) or [0]))
+        assert self.schedule.cancel(job_id) == (job_id in self.waiting)
+        self.waiting.pop(job_id, None)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def must_yield(self, data):
-        job = data.draw(st.sampled_from(self.running))
-        assert self.schedule.must_yield(job, self.now_ns) == any(
-            each.job_class < job.job_class for each in self.waiting
-        )
+        known = self.running[data.draw(st.sampled_from(sorted(self.running)))]
+        if known.lapse(self.now_ns):
+            assert self.schedule.must_yield(known.own, self.now_ns)
+            return
+        self.drop_late()
+        now = known.job
+        rivals = [other.job for other in self.waiting.values()]
+        order = now.job_class, now.deadline_ns
+        is_earlier = known.lent is not None and any((each.job_class, each.deadline_ns) < order for each in rivals)
+        wanted = is_earlier or any(each.job_class < now.job_class for each in rivals)
+        assert self.schedule.must_yield(known.own, self.now_ns) == wanted
 
     @rule(by_ns=spans_ns)
     def advance(self, by_ns):
@@ -109,7 +186,7 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self):
         self.schedule.check()
-        jobs = self.waiting + self.running
+        jobs = [known.job for known in (*self.waiting.values(), *self.running.values())]
         counts = [sum(each.job_class == job_class for each in jobs) for job_class in JobClass]
         assert self.schedule.load() == Queues(*counts, sum(each.expected_ns for each in jobs))
 

@@ -30,7 +30,7 @@ async def describe(arguments: argparse.Namespace, cluster: Cluster) -> Report:
     """A row for each instance."""
     answers = await _described(cluster)
     rows = [_row(address, answer) for address, answer in answers.items()]
-    header = ("instance", "address", "state", "model", "device used", "psi", "tickets", "queued ms", "DRAM")
+    header = ("instance", "address", "state", "model", "kernel", "device used", "psi", "tickets", "queued ms", "DRAM")
     counters = [
         f"{answer.instance_id}: " + ", ".join(f"{each.name} {each.value}" for each in answer.counters if each.value)
         for answer in answers.values()
@@ -77,13 +77,14 @@ async def _call(address: str, method: str, request: Any) -> Any:
 
 def _row(address: str, answer: DescribeResponse | RelayError) -> tuple[object, ...]:
     if isinstance(answer, RelayError):
-        return ("?", address, type(answer).__name__, *[""] * 6)
+        return ("?", address, type(answer).__name__, *[""] * 7)
     load = answer.load
     return (
         answer.instance_id,
         address,
         InstanceState.Name(answer.state).removeprefix("INSTANCE_STATE_"),
         f"{answer.model.name} {answer.model.version}",
+        answer.kernel or "its own",
         f"{mebibytes(load.device_used_bytes)} of {mebibytes(load.device_budget_bytes)}",
         answer.resident_entries,
         answer.open_tickets,

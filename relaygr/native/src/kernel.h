@@ -211,13 +211,25 @@ struct Engine {
       const int count = seen_max - key < kKeys ? seen_max - key : kKeys;
       const Pass pass = pass_of(model, layout, page, key % model.page_tokens, count, scratch);
       const int64_t begun = ticks();
+      // A page is not where the last one was: the next is asked for while this one is worked on.
+      const int next = key + kKeys;
+      const uint8_t* ahead = next < seen_max ? work.pages[block.segment][next / model.page_tokens] : nullptr;
+      if (ahead) fetch(ahead + head * layout.head_bytes(), layout.k_bytes, model, next);
       Self::scores(model, pass, q, wide_k, block.rows, seen - key, step, scratch);
       const int64_t scored = ticks();
+      if (ahead) fetch(ahead + head * layout.head_bytes() + layout.k_bytes, layout.v_bytes, model, next);
       Self::values(model, pass, block.rows, seen - key, step, av, wide_v, scratch);
       scratch.clock[kScores] += scored - begun;
       scratch.clock[kValues] += ticks() - scored;
     }
     if (block.is_self) own(work, block, head, q, av, scratch);
+  }
+
+  // Asks for one pass of a page's keys or values; near enough where a page holds more than one pass.
+  static void fetch(const uint8_t* panel, int64_t bytes, const RgrModel& model, int key) {
+    const int64_t share = bytes / (model.page_tokens / kKeys);
+    const uint8_t* at = panel + key % model.page_tokens / kKeys * share;
+    for (int64_t done = 0; done < share; done += 64) _mm_prefetch(reinterpret_cast<const char*>(at + done), _MM_HINT_T1);
   }
 
   static Pass pass_of(const RgrModel& model, const HeadLayout& layout, const uint8_t* page, int slot, int count,

@@ -176,12 +176,15 @@ def _rows(model: RelayModel, causal: int, candidates: int) -> torch.Tensor:
 
 
 def _reload_byte_ns(arena: torch.Tensor, device: Device) -> float:
-    pages = device.host_pages(arena, range(min(8, arena.shape[0])))
-    sources: list[NDArray[np.uint8]] = [page.copy() for page in pages]
+    page_ids = range(min(8, arena.shape[0], device.staged_pages_max))
+    staged = device.stage(arena, page_ids)
+    assert staged is not None, "before service nobody else holds staging buffers"
+    sources: list[NDArray[np.uint8]] = [page.copy() for page in staged.views]
     begin = time.perf_counter_ns()
-    for page, source in zip(pages, sources, strict=True):
+    for page, source in zip(staged.views, sources, strict=True):
         np.copyto(page, source)
-    device.upload(arena, range(len(pages)), pages)
+    device.upload(arena, page_ids, staged)
     elapsed = time.perf_counter_ns() - begin
+    device.release(staged)
     # Twice: the digest reads every byte once more.
-    return 2.0 * elapsed / sum(page.nbytes for page in pages)
+    return 2.0 * elapsed / sum(source.nbytes for source in sources)

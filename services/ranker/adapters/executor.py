@@ -1,8 +1,10 @@
 """One thread that owns the device and does what the schedule says.
 
-Work is a generator that yields where it may be set aside: between the layers of a chunk.
-At each yield the thread asks the schedule whether something more urgent waits; if so, the
-generator is kept and taken up again later. All callbacks run on the event loop.
+Work is a generator that yields where it may be set aside: after a slice of a layer. At each
+yield the thread asks the schedule whether something more urgent waits; if so, the generator
+is kept and taken up again later. A generator that has begun is advanced and closed on this
+thread only, since what it lets go of is the device's. All callbacks run on the event loop,
+which never waits for more than the lock around the schedule.
 
 Source: design, section 3 (ranker).
 """
@@ -13,9 +15,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -44,6 +46,11 @@ class Outcome:
     """From submission to the first step."""
     compute_ns: int
     """On the device, without the time set aside."""
+    longest_step_ns: int = 0
+    """The longest that nothing could go before it."""
+    preempt_wait_ns: int | None = None
+    """From submission to the first step, of a job that came while a less urgent one had the device and
+    was the first to ask it to yield; None for others."""
 
 
 OnEnd = Callable[[Outcome], None]
@@ -56,9 +63,37 @@ class _Task:
     work: Work
     on_end: OnEnd
     submitted_ns: int
+    is_preempting: bool
     started_ns: int = 0
     compute_ns: int = 0
-    is_cancelled: bool = field(default=False)
+    longest_step_ns: int = 0
+    is_cancelled: bool = False
+
+    @property
+    def left_ns(self) -> int:
+        """What is left of the expected time, as far as it was right."""
+        return max(0, self.job.expected_ns - self.compute_ns)
+
+    def step(self, step_ended: Callable[[bool], None]) -> bool:
+        """Advance to the next yield; True there, StopIteration with the value at the end."""
+        begun_ns = time.monotonic_ns()
+        self.started_ns = self.started_ns or begun_ns
+        try:
+            next(self.work)
+            step_ended(False)
+        except StopIteration:
+            step_ended(True)
+            raise
+        finally:
+            elapsed_ns = time.monotonic_ns() - begun_ns
+            self.compute_ns += elapsed_ns
+            self.longest_step_ns = max(self.longest_step_ns, elapsed_ns)
+        return True
+
+    def outcome(self, ending: Ending, value: Any) -> Outcome:
+        queued_ns = max(0, (self.started_ns or time.monotonic_ns()) - self.submitted_ns)
+        preempt_wait_ns = queued_ns if self.is_preempting and self.started_ns else None
+        return Outcome(ending, value, queued_ns, self.compute_ns, self.longest_step_ns, preempt_wait_ns)
 
 
 class Executor:
@@ -69,14 +104,30 @@ class Executor:
         schedule: Schedule,
         loop: asyncio.AbstractEventLoop,
         settings: Callable[[], AbstractContextManager[None]] = nullcontext,
+        observe: Callable[[Job, Outcome], None] = lambda job, outcome: None,
+        step_ended: Callable[[bool], None] = lambda is_last: None,
     ):
-        """Start the thread; it works within `settings`."""
+        """Start the thread.
+
+        Args:
+            schedule: what decides.
+            loop: where callbacks run.
+            settings: the thread works within it.
+            observe: hears of each job that has begun, on the loop.
+            step_ended: called on the thread after each step, true after the last of a job. It
+                waits for a device that computes by itself, so that an ending means that
+                the device has ended too.
+        """
         self._schedule = schedule
         self._loop = loop
         self._tasks: dict[int, _Task] = {}
+        self._discarded: list[tuple[_Task, Ending]] = []
+        """Out of the schedule but begun: the thread closes them."""
         self._wake = threading.Condition()
         self._is_closed = False
         self._settings = settings
+        self._observe = observe
+        self._step_ended = step_ended
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -84,16 +135,26 @@ class Executor:
         """Queue a job; False when the queue is full, and then `on_end` is never called."""
         with self._wake:
             now_ns = time.monotonic_ns()
-            if self._is_closed or not self._schedule.submit(job, now_ns):
+            if self._is_closed:
                 return False
-            self._tasks[job.job_id] = _Task(job, work, on_end, now_ns)
+            is_preempting = self._schedule.would_preempt(job)
+            is_queued = self._schedule.submit(job, now_ns)
+            self._let_go(self._schedule.expire(now_ns))
+            if not is_queued:
+                return False
+            self._tasks[job.job_id] = _Task(job, work, on_end, now_ns, is_preempting)
             self._wake.notify()
         return True
 
     def promote(self, job_id: int, job_class: JobClass, deadline_ns: int) -> None:
-        """Lend a job a more urgent class and deadline."""
+        """Lend a job a more urgent class and deadline, in place of an earlier loan."""
         with self._wake:
             self._schedule.promote(job_id, job_class, deadline_ns)
+
+    def demote(self, job_id: int) -> None:
+        """Take back what a job was lent."""
+        with self._wake:
+            self._schedule.demote(job_id)
 
     def cancel(self, job_id: int) -> None:
         """End a job at its next yield, or before it starts; `on_end` says CANCELLED."""
@@ -103,12 +164,14 @@ class Executor:
                 return
             task.is_cancelled = True
             if self._schedule.cancel(job_id):
-                self._end(task, Ending.CANCELLED, None)
+                self._discard(task, Ending.CANCELLED)
 
     def load(self) -> Queues:
-        """Queues and backlog at this moment."""
+        """Queues and backlog at this moment, without what is late."""
         with self._wake:
-            return self._schedule.load()
+            self._let_go(self._schedule.expire(time.monotonic_ns()))
+            queues = self._schedule.load()
+        return queues
 
     def close(self) -> None:
         """Stop after the present step; jobs left over end as CANCELLED."""
@@ -117,77 +180,98 @@ class Executor:
             self._wake.notify()
         self._thread.join(timeout=5)
 
+    def _let_go(self, dropped: Iterable[Job]) -> None:
+        """End what the schedule has dropped or shed."""
+        for job in dropped:
+            task = self._tasks[job.job_id]
+            self._discard(task, Ending.CANCELLED if task.is_cancelled else Ending.LATE)
+
+    def _discard(self, task: _Task, ending: Ending) -> None:
+        """End a job that is out of the schedule: at once, or by the thread when it has begun."""
+        if task.started_ns:
+            self._discarded.append((task, ending))
+            self._wake.notify()
+        else:
+            self._end(task, ending, None)
+
     def _run(self) -> None:
         with self._settings():
             while (task := self._take()) is not None:
                 self._work_on(task)
+            for task in list(self._tasks.values()):
+                self._end(task, Ending.CANCELLED, None)
 
     def _take(self) -> _Task | None:
-        with self._wake:
-            while True:
+        """The next task, with the lock let go; None when closed."""
+        while True:
+            self._close_discarded()
+            with self._wake:
                 if self._is_closed:
-                    for task in list(self._tasks.values()):
-                        self._end(task, Ending.CANCELLED, None)
                     return None
-                now_ns = time.monotonic_ns()
-                job, late = self._schedule.take(now_ns)
-                is_any_queued = False
-                for dropped in late:
-                    is_any_queued |= self._drop(self._tasks[dropped.job_id], now_ns)
+                job, dropped = self._schedule.take(time.monotonic_ns())
+                self._let_go(dropped)
                 if job is not None:
                     return self._tasks[job.job_id]
-                if not is_any_queued:
+                if not self._discarded:
                     self._wake.wait()
 
-    def _drop(self, task: _Task, now_ns: int) -> bool:
-        """End what the schedule dropped. True: queued again instead, since only a lent deadline has passed."""
-        if not task.is_cancelled and self._schedule.submit(task.job, now_ns):
-            return True
-        self._end(task, Ending.LATE, None)
-        return False
-
     def _work_on(self, task: _Task) -> None:
-        if not task.started_ns:
-            task.started_ns = time.monotonic_ns()
-        while True:
-            step_ns = time.monotonic_ns()
-            try:
-                next(task.work)
-            except StopIteration as stop:
-                self._settle(task, step_ns, Ending.DONE, stop.value)
-                return
-            except Exception as error:
-                self._settle(task, step_ns, Ending.FAILED, error)
-                return
-            now_ns = time.monotonic_ns()
-            task.compute_ns += now_ns - step_ns
-            with self._wake:
-                if task.is_cancelled or self._is_closed:
-                    self._schedule.finish(task.job.job_id, task.compute_ns)
-                    self._end(task, Ending.CANCELLED, None)
+        try:
+            while task.step(self._step_ended):
+                if self._is_over(task):
                     return
-                if self._schedule.must_yield(task.job, now_ns):
-                    self._schedule.put_back(task.job)
-                    return
+                if self._discarded:
+                    self._close_discarded()
+        except StopIteration as stop:
+            self._settle(task, Ending.DONE, stop.value)
+        except Exception as error:
+            self._settle(task, Ending.FAILED, error)
 
-    def _settle(self, task: _Task, step_ns: int, ending: Ending, value: Any) -> None:
-        task.compute_ns += time.monotonic_ns() - step_ns
+    def _is_over(self, task: _Task) -> bool:
+        """At a yield: True when the task has ended or was put back."""
+        job_id = task.job.job_id
+        with self._wake:
+            if not task.is_cancelled and not self._is_closed:
+                now_ns = time.monotonic_ns()
+                self._schedule.progress(job_id, task.left_ns)
+                must_yield = self._schedule.must_yield(task.job, now_ns)
+                if must_yield:
+                    self._schedule.put_back(replace(task.job, expected_ns=task.left_ns))
+                self._let_go(self._schedule.expire(now_ns))
+                return must_yield
+        self._settle(task, Ending.CANCELLED, None)
+        return True
+
+    def _settle(self, task: _Task, ending: Ending, value: Any) -> None:
         with self._wake:
             self._schedule.finish(task.job.job_id, task.compute_ns)
-            self._end(task, ending, value)
+        self._end(task, ending, value)
+
+    def _close_discarded(self) -> None:
+        with self._wake:
+            discarded, self._discarded = self._discarded, []
+        for task, ending in discarded:
+            self._end(task, ending, None)
 
     def _end(self, task: _Task, ending: Ending, value: Any) -> None:
-        self._tasks.pop(task.job.job_id, None)
+        """Close the work, then tell; once. On the device thread, or before the work has begun."""
+        if self._tasks.pop(task.job.job_id, None) is None:
+            return
         if ending is not Ending.DONE:
             try:
                 task.work.close()
             except Exception:
                 # A model's own clean-up; the device goes on with the others.
                 LOG.exception("device work failed when it was told to end")
-        queued_ns = max(0, (task.started_ns or time.monotonic_ns()) - task.submitted_ns)
-        outcome = Outcome(ending, value, queued_ns, task.compute_ns)
         try:
-            self._loop.call_soon_threadsafe(task.on_end, outcome)
+            self._loop.call_soon_threadsafe(self._tell, task, task.outcome(ending, value))
         except RuntimeError:
             # The loop is gone: the process is on its way out and nobody waits any more.
             return
+
+    def _tell(self, task: _Task, outcome: Outcome) -> None:
+        try:
+            task.on_end(outcome)
+        finally:
+            if task.started_ns:
+                self._observe(task.job, outcome)

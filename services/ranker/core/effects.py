@@ -131,13 +131,20 @@ class CancelProduction:
 
 @dataclass(frozen=True, slots=True)
 class PromoteProduction:
-    """A rank waits for this job: lend it the rank's class and deadline.
+    """A rank waits for this job: lend it the rank's class and deadline, in place of an earlier loan.
 
     Said again after StartLookup and StartCompute while somebody waits: that is new work.
     """
 
     job_id: int
     deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemoteProduction:
+    """Nobody waits for this job any more (they overtook it or left): take back what it was lent."""
+
+    job_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,7 @@ Effect = (
     | StartCompute
     | CancelProduction
     | PromoteProduction
+    | DemoteProduction
     | RankOnPsi
     | RankInFull
     | StartSpill

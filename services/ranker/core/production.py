@@ -15,6 +15,7 @@ from services.ranker.core.books import Books
 from services.ranker.core.effects import (
     AbandonLookup,
     CancelProduction,
+    DemoteProduction,
     PromoteProduction,
     StartCompute,
     StartLookup,
@@ -133,12 +134,16 @@ class Production:
             self._come_to_rest(entry, cause)
 
     def promote(self, entry: Entry) -> None:
-        """Lend the job the earliest deadline of those who wait for it."""
-        if not entry.joiners or entry.job_id is None or entry.state not in HAS_JOB:
+        """Lend the job the earliest deadline of those who wait for it, and take it back when nobody does."""
+        if entry.job_id is None or entry.state not in HAS_JOB:
             return
-        deadline_ns = min(self._books.ranks[rank_id].deadline_ns for rank_id in entry.joiners)
-        if entry.promoted_ns is None or deadline_ns < entry.promoted_ns:
-            entry.promoted_ns = deadline_ns
+        deadline_ns = min((self._books.ranks[rank_id].deadline_ns for rank_id in entry.joiners), default=None)
+        if deadline_ns == entry.promoted_ns:
+            return
+        entry.promoted_ns = deadline_ns
+        if deadline_ns is None:
+            self._books.emit(DemoteProduction(entry.job_id))
+        else:
             self._books.emit(PromoteProduction(entry.job_id, deadline_ns))
 
     def _begin(self, entry: Entry, cause: Cause) -> None:

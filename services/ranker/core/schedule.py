@@ -1,10 +1,16 @@
 """What the device does next: rank before full rank before pre-infer, earliest deadline first.
 
 Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
-takes it, and then finishes it or puts it back. Work that is late and may be dropped is
-dropped when it comes to the head of its class: computing it would only make others late.
-When the table is full, pre-infers are shed for ranks; what was shed comes out with the
-next `take`, beside what was late.
+takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
+the table wherever it stands in its queue: computing it would only make others late. When
+the table is full, pre-infers are shed for ranks. What was dropped or shed is handed out
+once, by the next `take` or `expire`.
+
+A rank that waits for a job lends it its class and deadline (`promote`). The loan ends when
+the rank takes it back (`demote`) or its deadline passes; the job then goes on as what it is.
+
+A job that is put back has begun and holds its working memory. So that few do, a class goes
+on with one that has begun once `begun_max` have, even before an earlier deadline.
 
 Source: design, section 3 (ranker), invariants I3, I6.
 """
@@ -14,6 +20,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, replace
 from enum import IntEnum
+
+BEGUN_MAX = 4
+"""One set aside by a full rank and one by a rank is the usual case; beyond that, deadlines cross."""
 
 
 class JobClass(IntEnum):
@@ -32,7 +41,7 @@ class Job:
     job_class: JobClass
     deadline_ns: int
     expected_ns: int
-    """Device time it is expected to take."""
+    """Device time it is expected to take; of a job that was put back, what is left."""
     droppable: bool
     """May be dropped once its deadline has passed."""
 
@@ -51,16 +60,56 @@ class Queues:
     backlog_ns: int
 
 
-class Schedule:
-    """A bounded table of jobs and one heap per class."""
+@dataclass(slots=True)
+class _Place:
+    """A job in the table."""
 
-    def __init__(self, jobs_max: int):
-        assert jobs_max > 0
+    own: Job
+    """As submitted, with what is left of it."""
+    job: Job
+    """With what it was lent."""
+    left_ns: int
+    lent_until_ns: int | None = None
+    is_begun: bool = False
+    sequence: int = 0
+    """Of its last queueing: heap items of earlier ones are stale."""
+
+    def lend(self, job_class: JobClass, deadline_ns: int) -> None:
+        own = self.own
+        self.lent_until_ns = deadline_ns
+        self.job = replace(own, job_class=min(own.job_class, job_class), deadline_ns=min(own.deadline_ns, deadline_ns))
+
+    def take_back(self) -> None:
+        self.lent_until_ns, self.job = None, self.own
+
+    def lapse(self, now_ns: int) -> None:
+        """End a loan whose deadline has passed."""
+        if self.lent_until_ns is not None and self.lent_until_ns <= now_ns:
+            self.take_back()
+
+    def is_late(self, now_ns: int) -> bool:
+        """A job is not late while somebody whose deadline is to come waits for it."""
+        return self.lent_until_ns is None and self.own.is_late(now_ns)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.job.deadline_ns, self.sequence
+
+
+class Schedule:
+    """A bounded table of jobs, one heap per class, and one of the moments at which jobs become late."""
+
+    def __init__(self, jobs_max: int, begun_max: int = BEGUN_MAX):
+        assert jobs_max > 0 and begun_max > 0
         self._jobs_max = jobs_max
-        self._waiting: dict[int, tuple[Job, int]] = {}
-        self._running: dict[int, Job] = {}
+        self._begun_max = begun_max
+        self._waiting: dict[int, _Place] = {}
+        self._begun: dict[int, _Place] = {}
+        """Those of the waiting that were put back."""
+        self._running: dict[int, _Place] = {}
         self._heaps: dict[JobClass, list[tuple[int, int, int]]] = {job_class: [] for job_class in JobClass}
-        self._shed: list[Job] = []
+        self._lateness: list[tuple[int, int, int]] = []
+        self._dropped: list[Job] = []
         self._sequence = 0
         self.spent_ns = dict.fromkeys(JobClass, 0)
         """Device time of finished jobs, by the class they ended in."""
@@ -68,32 +117,48 @@ class Schedule:
     def submit(self, job: Job, now_ns: int) -> bool:
         """Queue a job. False: it is late already, or the table is full of work no less urgent."""
         assert job.job_id not in self._waiting and job.job_id not in self._running, f"job {job.job_id} twice"
-        if job.is_late(now_ns) or (self._is_full() and not self._shed_for(job)):
+        if job.is_late(now_ns):
             return False
-        self._queue(job)
+        if self._is_full():
+            self._drop_late(now_ns)
+        if self._is_full() and not self._shed_for(job):
+            return False
+        self._queue(_Place(job, job, job.expected_ns))
         return True
 
     def take(self, now_ns: int) -> tuple[Job | None, tuple[Job, ...]]:
         """The job to run now, and those dropped; the caller answers for the dropped ones."""
-        dropped, self._shed = self._shed, []
+        dropped = self.expire(now_ns)
         for job_class in JobClass:
-            while (head := self._head(job_class)) is not None and head.is_late(now_ns):
-                dropped.append(self._unqueue(head.job_id))
-        for job_class in JobClass:
-            head = self._head(job_class)
-            if head is not None:
-                self._running[head.job_id] = self._unqueue(head.job_id)
-                return head, tuple(dropped)
-        return None, tuple(dropped)
+            place = self._next(job_class)
+            if place is not None:
+                self._running[place.job.job_id] = self._unqueue(place.job.job_id)
+                return place.job, dropped
+        return None, dropped
+
+    def expire(self, now_ns: int) -> tuple[Job, ...]:
+        """Drop what is late, anywhere in the queues; those dropped and shed since they were last asked for."""
+        self._drop_late(now_ns)
+        dropped, self._dropped = self._dropped, []
+        return tuple(dropped)
 
     def promote(self, job_id: int, job_class: JobClass, deadline_ns: int) -> bool:
-        """Lend a job a more urgent class and an earlier deadline; never makes it less urgent."""
-        if job_id in self._waiting:
-            self._queue(_promoted(self._unqueue(job_id), job_class, deadline_ns))
-        elif job_id in self._running:
-            self._running[job_id] = _promoted(self._running[job_id], job_class, deadline_ns)
-        else:
+        """Lend a job a more urgent class and an earlier deadline, in place of an earlier loan.
+
+        Never makes it less urgent than it is by itself.
+        """
+        if (place := self._of(job_id)) is None:
             return False
+        place.lend(job_class, deadline_ns)
+        self._requeue(place)
+        return True
+
+    def demote(self, job_id: int) -> bool:
+        """Take a loan back: who waited for the job does not any more."""
+        if (place := self._of(job_id)) is None:
+            return False
+        place.take_back()
+        self._requeue(place)
         return True
 
     def cancel(self, job_id: int) -> bool:
@@ -104,86 +169,161 @@ class Schedule:
         return True
 
     def must_yield(self, running: Job, now_ns: int) -> bool:
-        """True when a job of a more urgent class waits. Cheap: asked between layers.
+        """True when a job of a more urgent class waits, or the running one is late. Cheap: asked at each step.
 
-        Also when it is late: the `take` that follows drops it, and sees who stands behind it.
+        Within a class only a job that is there on loan yields, to an earlier deadline: it may be
+        long, and those it would hold up are what its class is for.
         """
-        current = self._running.get(running.job_id, running)
-        return any(self._head(job_class) is not None for job_class in JobClass if job_class < current.job_class)
+        place = self._running[running.job_id]
+        place.lapse(now_ns)
+        if place.is_late(now_ns):
+            return True
+        self._drop_late(now_ns)
+        job_class = place.job.job_class
+        if any(self._head(other) is not None for other in JobClass if other < job_class):
+            return True
+        rival = self._head(job_class) if place.lent_until_ns is not None else None
+        return rival is not None and rival.job.deadline_ns < place.job.deadline_ns
+
+    def would_preempt(self, job: Job) -> bool:
+        """True when a less urgent job runs and this one, once queued, would be the first to ask it to yield."""
+        if not any(place.job.job_class > job.job_class for place in self._running.values()):
+            return False
+        return all(self._head(other) is None for other in JobClass if other <= job.job_class)
+
+    def progress(self, job_id: int, left_ns: int) -> None:
+        """A running job has so much left."""
+        self._running[job_id].left_ns = left_ns
 
     def put_back(self, job: Job) -> None:
-        """Queue a running job again, preempted or between chunks; `expected_ns` may be what is left.
+        """Queue a running job again, preempted or between chunks; `expected_ns` is what is left.
 
-        What it was lent while it ran it keeps. Never refused: it already has its place.
+        What it was lent it keeps. Never refused: it already has its place.
         """
-        current = self._running.pop(job.job_id)
-        self._queue(_promoted(job, current.job_class, current.deadline_ns))
+        place = self._running.pop(job.job_id)
+        place.is_begun, place.left_ns = True, job.expected_ns
+        place.own = replace(place.own, expected_ns=job.expected_ns)
+        if place.lent_until_ns is None:
+            place.job = place.own
+        else:
+            place.job = replace(place.job, expected_ns=job.expected_ns)
+        self._queue(place)
 
     def finish(self, job_id: int, spent_ns: int) -> None:
         """A running job has ended."""
-        job = self._running.pop(job_id)
-        self.spent_ns[job.job_class] += spent_ns
+        place = self._running.pop(job_id)
+        self.spent_ns[place.job.job_class] += spent_ns
+
+    def is_begun(self, job_id: int) -> bool:
+        """True for a waiting job that ran before."""
+        return job_id in self._begun
 
     def load(self) -> Queues:
-        """What waits and runs. A running job counts in full: its progress is not known here."""
+        """What waits and runs; of a running job, what was last said to be left. Late work counts until `expire`."""
         counts = dict.fromkeys(JobClass, 0)
         backlog_ns = 0
-        for job in self._all():
-            counts[job.job_class] += 1
-            backlog_ns += job.expected_ns
+        for place in (*self._waiting.values(), *self._running.values()):
+            counts[place.job.job_class] += 1
+            backlog_ns += place.left_ns
         return Queues(counts[JobClass.RANK], counts[JobClass.FULL], counts[JobClass.PRE_INFER], backlog_ns)
 
     def check(self) -> None:
         """Assert bounds and that the heaps hold exactly the waiting jobs."""
         assert len(self._waiting) + len(self._running) <= self._jobs_max
-        assert len(self._shed) <= self._jobs_max
+        assert len(self._dropped) <= 2 * self._jobs_max
         assert not self._waiting.keys() & self._running.keys()
+        assert self._begun == {job_id: place for job_id, place in self._waiting.items() if place.is_begun}
         queued = [item for heap in self._heaps.values() for item in heap if not self._is_stale(item)]
         assert sorted(item[2] for item in queued) == sorted(self._waiting)
         for job_class, heap in self._heaps.items():
             assert len(heap) <= 2 * self._jobs_max + 64
-            assert all(self._waiting[item[2]][0].job_class == job_class for item in heap if not self._is_stale(item))
+            assert all(self._waiting[item[2]].job.job_class == job_class for item in heap if not self._is_stale(item))
+        assert len(self._lateness) <= 2 * self._jobs_max + 64
+        watched = {item[2] for item in self._lateness if not self._is_stale(item)}
+        assert all(job_id in watched for job_id, place in self._waiting.items() if _turns_ns(place) is not None)
 
-    def _all(self) -> list[Job]:
-        return [*(job for job, _ in self._waiting.values()), *self._running.values()]
+    def _of(self, job_id: int) -> _Place | None:
+        return self._waiting.get(job_id) or self._running.get(job_id)
 
     def _is_full(self) -> bool:
         return len(self._waiting) + len(self._running) >= self._jobs_max
 
     def _shed_for(self, job: Job) -> bool:
-        """Make room for a rank by dropping the waiting pre-infer whose deadline is last."""
-        if job.job_class == JobClass.PRE_INFER or len(self._shed) >= self._jobs_max:
+        """Make room for a rank by dropping the waiting pre-infer whose deadline is last, if possible one not begun."""
+        if job.job_class == JobClass.PRE_INFER or len(self._dropped) >= self._jobs_max:
             return False
-        victims = [w for w, _ in self._waiting.values() if w.job_class == JobClass.PRE_INFER and w.droppable]
+        victims = [
+            place
+            for place in self._waiting.values()
+            if place.job.job_class == JobClass.PRE_INFER and place.job.droppable
+        ]
         if not victims:
             return False
-        victim = max(victims, key=lambda waiting: (waiting.deadline_ns, waiting.job_id))
-        self._shed.append(self._unqueue(victim.job_id))
+        victim = max(victims, key=lambda place: (not place.is_begun, place.job.deadline_ns, place.job.job_id))
+        self._dropped.append(self._unqueue(victim.job.job_id).job)
         return True
 
-    def _queue(self, job: Job) -> None:
+    def _drop_late(self, now_ns: int) -> None:
+        """Take out what is late; a job whose loan has ended goes on by itself."""
+        while self._lateness and (self._lateness[0][0] <= now_ns or self._is_stale(self._lateness[0])):
+            item = heapq.heappop(self._lateness)
+            if self._is_stale(item):
+                continue
+            place = self._unqueue(item[2])
+            place.lapse(now_ns)
+            if place.is_late(now_ns):
+                self._dropped.append(place.job)
+            else:
+                self._queue(place)
+
+    def _next(self, job_class: JobClass) -> _Place | None:
+        """The earliest deadline of a class; of those begun when enough have. A rank waits for no other's memory."""
+        head = self._head(job_class)
+        if head is None or head.is_begun or job_class == JobClass.RANK or len(self._begun) < self._begun_max:
+            return head
+        begun = [place for place in self._begun.values() if place.job.job_class == job_class]
+        return min(begun, key=lambda place: place.order) if begun else head
+
+    def _queue(self, place: _Place) -> None:
         self._sequence += 1
-        self._waiting[job.job_id] = (job, self._sequence)
-        heap = self._heaps[job.job_class]
-        heapq.heappush(heap, (job.deadline_ns, self._sequence, job.job_id))
+        place.sequence = self._sequence
+        job_id = place.job.job_id
+        self._waiting[job_id] = place
+        if place.is_begun:
+            self._begun[job_id] = place
+        self._push(self._heaps[place.job.job_class], (place.job.deadline_ns, self._sequence, job_id))
+        turns_ns = _turns_ns(place)
+        if turns_ns is not None:
+            self._push(self._lateness, (turns_ns, self._sequence, job_id))
+
+    def _push(self, heap: list[tuple[int, int, int]], item: tuple[int, int, int]) -> None:
+        heapq.heappush(heap, item)
         if len(heap) > 2 * self._jobs_max:
             heap[:] = [item for item in heap if not self._is_stale(item)]
             heapq.heapify(heap)
 
-    def _unqueue(self, job_id: int) -> Job:
-        """The heap item becomes stale and goes when it reaches the head."""
-        return self._waiting.pop(job_id)[0]
+    def _unqueue(self, job_id: int) -> _Place:
+        """The heap items become stale and go when they reach the head."""
+        self._begun.pop(job_id, None)
+        return self._waiting.pop(job_id)
 
-    def _head(self, job_class: JobClass) -> Job | None:
+    def _requeue(self, place: _Place) -> None:
+        if place.job.job_id in self._waiting:
+            self._queue(self._unqueue(place.job.job_id))
+
+    def _head(self, job_class: JobClass) -> _Place | None:
         heap = self._heaps[job_class]
         while heap and self._is_stale(heap[0]):
             heapq.heappop(heap)
-        return self._waiting[heap[0][2]][0] if heap else None
+        return self._waiting[heap[0][2]] if heap else None
 
     def _is_stale(self, item: tuple[int, int, int]) -> bool:
-        waiting = self._waiting.get(item[2])
-        return waiting is None or waiting[1] != item[1]
+        place = self._waiting.get(item[2])
+        return place is None or place.sequence != item[1]
 
 
-def _promoted(job: Job, job_class: JobClass, deadline_ns: int) -> Job:
-    return replace(job, job_class=min(job.job_class, job_class), deadline_ns=min(job.deadline_ns, deadline_ns))
+def _turns_ns(place: _Place) -> int | None:
+    """When a waiting job's loan ends or it becomes late; None for never."""
+    if place.lent_until_ns is not None:
+        return place.lent_until_ns
+    return place.own.deadline_ns if place.own.droppable else None

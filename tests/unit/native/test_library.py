@@ -1,5 +1,6 @@
 """The shared object of kernels: built where that is possible, and never required."""
 
+import ctypes
 import itertools
 import logging
 import os
@@ -12,7 +13,7 @@ import pytest
 
 from relaygr.native import LEVELS, load
 from relaygr.native import build as building
-from relaygr.native.library import LIBRARY_PATH, MARK, is_current, source_digest
+from relaygr.native.library import LIBRARY_PATH, MARK, SOURCES, is_current, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 COMPILER = building.compiler_of(os.environ)
@@ -81,28 +82,45 @@ def test_without_a_compiler_nothing_is_built_and_it_says_what_serves_instead(tmp
     assert "/nowhere/c++" in caplog.text and "torch and numpy serve instead" in caplog.text
 
 
+@pytest.fixture
+def sources(tmp_path):
+    """The smallest library: detection, and a file for each of two levels."""
+    folder = tmp_path / "native" / "src"
+    folder.mkdir(parents=True)
+    for name in ("cpu.cpp", "cpu.h"):
+        shutil.copy(SOURCES / name, folder)
+    shutil.copy(SOURCES.parent / "build.py", folder.parent)
+    for level in ("avx2", "bf16"):
+        (folder / f"part_{level}.cpp").write_text(f'extern "C" int part_{level}() {{ return 1; }}')
+    return folder
+
+
 @needs_kernels
-def test_a_compiler_without_the_newest_instructions_builds_the_levels_below(tmp_path, caplog):
+def test_a_compiler_without_the_newest_instructions_builds_the_levels_below(tmp_path, sources, caplog):
     """A wrapper stands in for an old compiler: it refuses the options of AVX-512 bf16."""
     old = tmp_path / "old-c++"
     old.write_text(f'#!/bin/sh\ncase "$*" in *-mavx512bf16*) exit 1;; esac\nexec {COMPILER[0]} "$@"\n')
     old.chmod(0o755)
-    output = tmp_path / "kernels.so"
-    assert building.build(output, {"CXX": str(old), "PATH": os.environ["PATH"]}) == output
+    made = {}
+    for name, environment in {"old": {"CXX": str(old)}, "new": {"CXX": COMPILER[0]}}.items():
+        output = tmp_path / f"{name}.so"
+        assert building.build(output, environment | {"PATH": os.environ["PATH"]}, sources=sources) == output
+        made[name] = output
     assert "kernels stop below" in caplog.text
-    found = load(output)
-    assert found is not None and found.level <= LEVELS.index("avx512")
+    assert b"part_avx2" in made["old"].read_bytes() and b"part_bf16" not in made["old"].read_bytes()
+    assert b"part_bf16" in made["new"].read_bytes()
+    isa_of = ctypes.CDLL(str(made["old"])).rgr_cpu_isa
+    isa_of.restype = ctypes.c_char_p
+    assert LEVELS.index(isa_of().decode()) <= LEVELS.index("avx512"), "no level whose files were left out"
 
 
 @needs_kernels
-def test_a_source_that_does_not_compile_is_an_error_and_leaves_the_old_library(tmp_path):
-    broken = tmp_path / "broken-c++"
-    broken.write_text('#!/bin/sh\ncase "$*" in *cpu.cpp*) exit 1;; esac\nexit 0\n')
-    broken.chmod(0o755)
+def test_a_source_that_does_not_compile_is_an_error_and_leaves_the_old_library(tmp_path, sources):
+    (sources / "wrong.cpp").write_text("this is not C++")
     output = tmp_path / "kernels.so"
     output.write_bytes(b"old")
-    with pytest.raises(building.BuildFailed, match=r"cpu\.cpp"):
-        building.build(output, {"CXX": str(broken), "PATH": os.environ["PATH"]})
+    with pytest.raises(building.BuildFailed, match=r"wrong\.cpp"):
+        building.build(output, sources=sources)
     assert output.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".build")] == []
 

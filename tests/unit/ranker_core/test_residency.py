@@ -107,7 +107,8 @@ def test_overtaking_never_comes_before_its_time():
     rank(machine, 1, "ann", 300, "t0")
     due_ns = machine.deadline_ns()
     assert machine.expire(due_ns - 1) == []
-    assert machine.expire(due_ns) == [fx.RankInFull(1, fx.FallbackReason.PRODUCTION_FAILED)]
+    in_full = fx.RankInFull(1, fx.FallbackReason.PRODUCTION_FAILED)
+    assert machine.expire(due_ns) == [in_full, fx.DemoteProduction(1)]
 
 
 def test_uncertain_cost_model_overtakes_earlier():

@@ -140,3 +140,123 @@ def test_one_job_twice_is_a_bug():
     made = schedule(job(1, RANK, 50))
     with pytest.raises(AssertionError, match="twice"):
         made.submit(job(1, RANK, 50), 0)
+
+
+def test_late_work_in_the_middle_of_a_queue_leaves_it_and_is_no_backlog():
+    made = schedule(job(1, FULL, 10, droppable=False), job(2, FULL, 20), job(3, FULL, 99))
+    assert [each.job_id for each in made.expire(20)] == [2]
+    made.check()
+    assert made.load() == Queues(0, 2, 0, 20)
+    assert taken(made, 20) == [1, 3]
+
+
+def test_late_work_does_not_keep_others_out_of_a_full_table():
+    made = schedule(job(1, RANK, 10), job(2, FULL, 10), jobs_max=2)
+    assert made.submit(job(3, RANK, 50), 10)
+    assert {each.job_id for each in made.take(10)[1]} == {1, 2}
+
+
+def test_running_job_that_is_late_is_set_aside_and_dropped():
+    made = schedule(job(1, PRE, 50))
+    head, _ = made.take(0)
+    assert head is not None
+    assert not made.must_yield(head, 49)
+    assert made.must_yield(head, 50)
+    made.put_back(head)
+    assert made.take(50)[1] == (head,)
+
+
+def test_loan_that_is_over_leaves_the_job_what_it_was():
+    made = schedule(job(1, PRE, 500), job(2, FULL, 90))
+    made.promote(1, RANK, 40)
+    assert made.load().rank_jobs == 1
+    assert made.take(40)[0] == job(2, FULL, 90), "the loan ended before the job ran"
+    assert made.load() == Queues(0, 1, 1, 20)
+
+
+def test_loan_that_ends_while_its_job_runs_lets_the_next_rank_through():
+    made = schedule(job(1, PRE, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, RANK, 40)
+    assert made.submit(job(2, RANK, 90), 0)
+    assert not made.must_yield(head, 39)
+    assert made.must_yield(head, 40)
+
+
+def test_loan_that_is_taken_back_lets_the_rank_that_overtook_through():
+    made = schedule(job(1, PRE, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, RANK, 40)
+    assert made.submit(job(2, RANK, 90), 0)
+    assert made.demote(1)
+    assert made.must_yield(head, 0)
+    assert not made.demote(7), "it is unknown"
+
+
+def test_lent_job_yields_to_a_rank_with_an_earlier_deadline():
+    made = schedule(job(1, PRE, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, RANK, 40)
+    assert made.submit(job(2, RANK, 50), 0)
+    assert not made.must_yield(head, 0)
+    assert made.submit(job(3, RANK, 30), 0)
+    assert made.must_yield(head, 0)
+    made.put_back(head)
+    assert taken(made) == [3, 1, 2]
+
+
+def test_job_is_not_late_while_a_rank_waits_for_it():
+    made = schedule(job(1, PRE, 20))
+    made.promote(1, RANK, 60)
+    assert made.expire(59) == ()
+    assert [each.job_id for each in made.expire(60)] == [1]
+
+
+def test_later_loan_takes_the_place_of_an_earlier_one():
+    made = schedule(job(1, PRE, 500), job(2, RANK, 50))
+    made.promote(1, RANK, 40)
+    made.promote(1, RANK, 60)
+    assert taken(made) == [2, 1]
+
+
+def test_few_jobs_have_begun_at_any_time():
+    made = Schedule(16, begun_max=2)
+    for job_id in range(1, 5):
+        assert made.submit(job(job_id, PRE, 100 - job_id), 0)
+        head, _ = made.take(0)
+        assert head is not None
+        made.put_back(head)
+    # 3 and 4 have earlier deadlines than 1 and 2, and must wait until one of these is done.
+    assert taken(made) == [2, 4, 3, 1]
+
+
+def test_rank_does_not_wait_for_what_others_have_begun():
+    made = Schedule(16, begun_max=1)
+    assert made.submit(job(1, PRE, 50), 0)
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, RANK, 45)
+    made.put_back(head)
+    assert made.submit(job(2, RANK, 40), 0)
+    assert taken(made) == [2, 1]
+
+
+def test_running_job_counts_what_is_left_of_it():
+    made = schedule(job(1, PRE, 500, expected_ns=100))
+    made.take(0)
+    made.progress(1, 30)
+    assert made.load().backlog_ns == 30
+
+
+def test_the_first_more_urgent_job_is_the_one_that_preempts():
+    made = schedule(job(1, PRE, 500))
+    rank = job(2, RANK, 50)
+    assert not made.would_preempt(rank), "nothing runs"
+    made.take(0)
+    assert made.would_preempt(rank) and made.would_preempt(job(2, FULL, 50))
+    assert not made.would_preempt(job(2, PRE, 50))
+    made.submit(rank, 0)
+    assert not made.would_preempt(job(3, RANK, 40)), "another one has asked already"

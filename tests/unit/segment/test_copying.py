@@ -9,6 +9,7 @@ import pytest
 
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.segment import ContentDigest, Geometry, MappedSegment, OwnedSegment, copy_in, copy_out, identity_bytes
+from tests.unit.segment.hashers import WAYS, hasher_of
 
 BOOT = "0" * 32
 GEOMETRY = Geometry(4096, 32)
@@ -30,8 +31,12 @@ def pages_of(*sizes: int) -> list[np.ndarray]:
     return [generator.integers(0, 256, size, dtype=np.uint8) for size in sizes]
 
 
-def digest_of(length: int, key: PsiKey = KEY, chain: bytes = CHAIN, tokens: int = 5) -> ContentDigest:
-    return ContentDigest(identity_bytes(key, chain), tokens, length)
+@pytest.fixture(params=WAYS)
+def digest_of(request):
+    def made(length: int, key: PsiKey = KEY, chain: bytes = CHAIN, tokens: int = 5) -> ContentDigest:
+        return ContentDigest(identity_bytes(key, chain), tokens, length, hasher_of(request.param))
+
+    return made
 
 
 def never() -> bool:
@@ -39,7 +44,7 @@ def never() -> bool:
 
 
 @pytest.mark.parametrize("sizes", [(4096,), (1,), (5000, 5000, 5000), (100, 8192, 3), (4096, 4096), (9000, 1, 9000)])
-def test_pages_and_blocks_need_not_have_one_size(segments, sizes):
+def test_pages_and_blocks_need_not_have_one_size(segments, digest_of, sizes):
     owned, mapped = segments
     length = sum(sizes)
     blocks = tuple(range(20, 20 - -(-length // 4096), -1))  # in no ascending order
@@ -52,7 +57,7 @@ def test_pages_and_blocks_need_not_have_one_size(segments, sizes):
     assert written.digest() == read.digest()
 
 
-def test_a_writer_touches_no_block_of_another_generation(segments):
+def test_a_writer_touches_no_block_of_another_generation(segments, digest_of):
     owned, mapped = segments
     owned.stamp((0, 2), 3)
     owned.stamp((1,), 4)
@@ -60,7 +65,7 @@ def test_a_writer_touches_no_block_of_another_generation(segments):
     assert mapped.block(0).any() and not mapped.block(1).any() and not mapped.block(2).any()
 
 
-def test_a_reader_notices_a_change_of_hands_before_and_after_its_copy(segments):
+def test_a_reader_notices_a_change_of_hands_before_and_after_its_copy(segments, digest_of):
     owned, mapped = segments
     owned.stamp((0, 1), 3)
     target = [np.zeros(8192, dtype=np.uint8)]
@@ -75,16 +80,16 @@ def test_a_reader_notices_a_change_of_hands_before_and_after_its_copy(segments):
     assert not copy_out(mapped, (0, 1), 3, target, digest_of(8192), change_hands)
 
 
-def test_a_copy_stops_when_told(segments):
+def test_a_copy_stops_when_told(segments, digest_of):
     owned, mapped = segments
     owned.stamp((0, 1), 3)
     answers = iter([False, True])
-    assert not copy_in(mapped, (0, 1), 3, pages_of(8192), digest_of(8192), lambda: next(answers))
+    assert not copy_in(mapped, (0, 1), 3, pages_of(8192), digest_of(8192), lambda: next(answers), 4096)
     assert mapped.block(0).any() and not mapped.block(1).any()
     assert not copy_out(mapped, (0, 1), 3, pages_of(8192), digest_of(8192), lambda: True)
 
 
-def test_the_digest_covers_identity_tokens_length_bytes_and_order():
+def test_the_digest_covers_identity_tokens_length_bytes_and_order(digest_of):
     pages = pages_of(100, 100)
 
     def take(digest: ContentDigest, *parts: np.ndarray) -> bytes:
