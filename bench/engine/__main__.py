@@ -23,7 +23,7 @@ from bench.engine.summary import print_summary
 from bench.engine.timing import Rounds
 
 QUICK = Rounds(least=2, most=3, seconds=3.0)
-BESIDE = {"score_error": 15.0, "reload": 20.0, "preempt": 30.0, "noise": 4.0}
+BESIDE = {"score_error": 5.0, "reload": 5.0, "preempt": 55.0, "noise": 2.0}
 """Jobs that belong to no case, and how long each may take."""
 DEMO_DIR = Path(".cache/demo/ml-100k")
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     threads = [count for count in (THREADS_QUICK if given.quick else THREADS) if count <= usable]
     machine_tasks = [Task(f"machine-{count}", {"job": "machine"}, count, 8.0) for count in threads]
     case_tasks = [case_task(case, given.seed, rounds) for case in wanted if case.threads in threads]
-    beside = [] if given.only else _beside(given.seed, given.trained)
+    beside = [] if given.only else _beside(given.seed, given.trained, is_quick=given.quick)
     runner = Runner([*machine_tasks, *case_tasks, *beside])
     hardware = machine.hardware()
     others = {task.name: runner.run(task) for task in machine_tasks}
@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if document["failed"] else 0
 
 
-def _beside(seed: int, trained: Path | None) -> list[Task]:
-    tasks: dict[str, dict[str, Any]] = {name: {"job": name} for name in BESIDE}
+def _beside(seed: int, trained: Path | None, *, is_quick: bool) -> list[Task]:
+    tasks: dict[str, dict[str, Any]] = {name: {"job": name, "is_quick": is_quick} for name in BESIDE}
     folder = trained or (DEMO_DIR if (DEMO_DIR / "checkpoint").is_dir() else None)
     tasks["score_error"] |= {"seed": seed, "trained": str(folder.resolve()) if folder else None}
     return [Task(name, tasks[name], 1, assumed_s) for name, assumed_s in BESIDE.items()]

@@ -1,27 +1,18 @@
-"""Figures that are measured beside the grid: reload from DRAM, and how long a rank waits for a preemption.
-
-Each lives in a module of its own with one function of that name; where a build lacks the
-module, the figure is absent and the reason is given.
-"""
+"""Figures that are measured beside the grid: reload from DRAM, and how long a rank waits for a preemption."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Any
 
-from bench.engine.subject import Unavailable
+from bench.engine.preempt import Load, measure_preempt
+from bench.engine.reload import measure_reload
 
-FUNCTIONS = {"reload": "measure_reload", "preempt": "measure_preempt"}
+QUICK_COUNT = 150
+"""Preempting ranks of a quick run: eight seconds, and a P99 that is nearly their maximum."""
 
 
-def measure(name: str) -> dict[str, Any]:
-    """What bench.engine.NAME measures.
-
-    Raises:
-        Unavailable: there is no such module.
-    """
-    module_name = f"bench.engine.{name}"
-    if importlib.util.find_spec(module_name) is None:
-        raise Unavailable(f"this build has no {module_name}")
-    return dict(getattr(importlib.import_module(module_name), FUNCTIONS[name])())
+def measure(name: str, *, is_quick: bool) -> dict[str, Any]:
+    """Of "reload" or "preempt"."""
+    if name == "reload":
+        return measure_reload()
+    return measure_preempt(load=Load(count=QUICK_COUNT) if is_quick else Load())

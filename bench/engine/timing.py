@@ -26,7 +26,15 @@ class Rounds:
 
     least: int = 3
     most: int = 9
-    seconds: float = 6.0
+    seconds: float = 5.0
+    """No further round is begun after this, beyond the least."""
+    long_s: float = 20.0
+    """And none beyond the second after this: the longest cases take half a minute a round."""
+
+    def is_enough(self, count: int, elapsed_s: float) -> bool:
+        """True when no further round is to begin."""
+        least = self.least if elapsed_s < self.long_s else min(self.least, 2)
+        return count >= self.most or (count >= least and elapsed_s >= self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,8 @@ def interleaved(jobs: Sequence[Job], peak_gflops: Callable[[], float], rounds: R
     measured = Measured({job.name: Series() for job in jobs})
     batches = {job.name: _batch(job) for job in jobs}
     peak_gflops()
-    stop = time.monotonic() + rounds.seconds
-    while measured.rounds < rounds.most and (measured.rounds < rounds.least or time.monotonic() < stop):
+    begun = time.monotonic()
+    while not rounds.is_enough(measured.rounds, time.monotonic() - begun):
         before = peak_gflops()
         measured.peaks_gflops.append(before)
         for job in jobs:

@@ -1,6 +1,5 @@
 """Medians, rounds and shares of the peak, on numbers that are known."""
 
-import numpy as np
 import pytest
 
 from bench.engine import timing
@@ -49,6 +48,9 @@ def test_short_jobs_are_repeated_within_a_round_and_long_ones_are_not(monkeypatc
     assert counts == {"short": timing.BATCH_CALLS_MAX, "long": 1}
 
 
-def test_rounds_end_when_their_time_is_over_but_not_before_the_least():
-    measured = interleaved([Job("one", lambda: np.zeros(1), 1)], lambda: 1.0, Rounds(least=3, most=9, seconds=0.0))
-    assert measured.rounds == 3
+@pytest.mark.parametrize(
+    ("count", "elapsed_s", "is_enough"),
+    [(2, 6.0, False), (3, 6.0, True), (5, 1.0, False), (9, 1.0, True), (1, 40.0, False), (2, 40.0, True)],
+)
+def test_rounds_end_after_the_least_when_their_time_is_over_and_long_ones_after_two(count, elapsed_s, is_enough):
+    assert Rounds(least=3, most=9, seconds=5.0, long_s=20.0).is_enough(count, elapsed_s) == is_enough
