@@ -53,10 +53,11 @@ test: $(INSTALLED) generated ## everything below but compose-smoke, quickest fir
 	@$(MAKE) lint imports unit types property contract model system
 	@$(BIN)/python scripts/count_tests.py $(RESULTS)
 
-lint: $(INSTALLED) generated ## ruff, buf, and generated files against their sources
+lint: $(INSTALLED) generated ## ruff, buf, clang-format, and generated files against their sources
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/buf lint protos
+	$(BIN)/clang-format --dry-run -Werror relaygr/native/src/*
 	$(BIN)/python scripts/gen_telemetry.py --check
 	$(BIN)/python scripts/gen_config_tables.py --check
 	$(BIN)/python scripts/gen_design_map.py --check
@@ -112,6 +113,7 @@ native: $(INSTALLED) ## compile the native kernels again; ranking works without 
 fmt: $(INSTALLED) ## format and sort imports
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/clang-format -i relaygr/native/src/*
 
 docs: $(INSTALLED) generated ## write the settings tables of the services' README files and docs/design-map.md
 	$(BIN)/python scripts/gen_config_tables.py

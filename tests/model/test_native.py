@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relaygr.domain.chain import PAGE_TOKENS
@@ -20,6 +20,16 @@ pytestmark = pytest.mark.skipif(load() is None, reason="no native kernels on thi
 
 WIDE = {"width": 64, "heads": 2, "qk_dim": 32, "v_dim": 64, "normaliser": 300}
 PAGES = 6
+
+
+@pytest.fixture(autouse=True)
+def _slices_as_served(monkeypatch):
+    monkeypatch.setattr("relaygr.model.native_stack.SLICE_NS", 1_000_000)
+
+
+@pytest.fixture
+def _shortest_slices(monkeypatch, _slices_as_served):
+    monkeypatch.setattr("relaygr.model.native_stack.SLICE_NS", 1)
 
 
 def isas(dtype):
@@ -82,7 +92,7 @@ def test_a_cached_score_equals_the_full_score_to_the_bit(dtype, isa, form, kv_dt
     kv_dtype=st.sampled_from(["", "int8"]),
     threads=st.sampled_from([1, 2, 3]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cut_thread_or_neighbour_changes_a_bit(seed, prefix, delta, candidates, cuts, dtype, kv_dtype, threads):
     model = small_model("silu_uvqk", dtype, kernel="native", kv_dtype=kv_dtype, **WIDE)
     x_TD = rows(seed, prefix + delta + candidates, dtype=dtype)
@@ -172,6 +182,7 @@ def test_pages_before_and_after_those_written_stay_as_they_are():
     assert torch.equal(arena[1], before), "an append touched a full page"
 
 
+@pytest.mark.usefixtures("_shortest_slices")
 def test_a_plan_goes_back_when_its_extend_is_dropped():
     model = small_model("silu_uvqk", "float32", kernel="native", **WIDE)
     extend(model, rows(1, 300), 0, None, PageView(dirty_arena(model), (0, 1, 2), 0))
@@ -182,6 +193,7 @@ def test_a_plan_goes_back_when_its_extend_is_dropped():
     assert len(model._stack._free_plans) == idle == 1
 
 
+@pytest.mark.usefixtures("_shortest_slices")
 def test_interleaved_extends_do_not_disturb_each_other():
     model = small_model("silu_uvqk", "bfloat16", kernel="native", **WIDE)
     inputs = [rows(seed, 900, dtype="bfloat16") for seed in range(3)]
@@ -232,7 +244,7 @@ def test_the_kernel_in_use_has_a_name():
     qk_dim=st.sampled_from([32, 64]),
     v_dim=st.sampled_from([32, 96]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_native_attention_equals_reference(
     dtype, isa, seed, heads, cached_parts, causal, self_only, skip, qk_dim, v_dim
 ):

@@ -24,7 +24,8 @@ struct Loop {
 
     inline void scramble() {
         const __m512i secret = _mm512_loadu_si512(kSecret + kSecretBytes - kStripeBytes);
-        const __m512i mixed = _mm512_ternarylogic_epi64(secret, sums, _mm512_srli_epi64(sums, 47), 0x96);  // xor of three
+        const __m512i mixed =
+            _mm512_ternarylogic_epi64(secret, sums, _mm512_srli_epi64(sums, 47), 0x96);  // xor of three
         sums = _mm512_mullo_epi64(mixed, _mm512_set1_epi64(kPrime32));
     }
 

@@ -31,103 +31,103 @@ enum Clock : int32_t { kNormIn, kGemmIn, kStore, kScores, kValues, kOwn, kGate, 
 extern "C" {
 
 struct RgrLayer {
-  const void* w_in;  // panel, n = 2E + 2HK in the order u, v, q, k; k = D
-  const float* b_in;
-  const float* norm_in_weight;
-  const float* norm_in_bias;
-  const void* w_out;  // panel, n = D; k = E, or 3E for silu_u
-  const float* b_out;
-  const float* norm_av_weight;
-  const float* norm_av_bias;
+    const void* w_in;  // panel, n = 2E + 2HK in the order u, v, q, k; k = D
+    const float* b_in;
+    const float* norm_in_weight;
+    const float* norm_in_bias;
+    const void* w_out;  // panel, n = D; k = E, or 3E for silu_u
+    const float* b_out;
+    const float* norm_av_weight;
+    const float* norm_av_bias;
 };
 
 struct RgrModel {
-  int32_t layers, width, heads, qk, v;
-  int32_t gates_all;  // 1: silu_uvqk, 0: silu_u
-  int32_t dtype, kv_format, page_tokens;
-  float scale, inverse_normaliser, epsilon;
-  const RgrLayer* layer;
+    int32_t layers, width, heads, qk, v;
+    int32_t gates_all;  // 1: silu_uvqk, 0: silu_u
+    int32_t dtype, kv_format, page_tokens;
+    float scale, inverse_normaliser, epsilon;
+    const RgrLayer* layer;
 };
 
 // One user's part of an extend: rows [row, row + causal + self_only).
 struct RgrSegment {
-  int32_t row, causal, self_only;
-  int32_t first;          // tokens of the context
-  int32_t is_write;       // 1: pages hold first + causal tokens and take the causal rows' K/V
-  int32_t page_count;     // entries of pages: all that are needed to read, or to write
-  uint8_t* const* pages;  // first byte of each page
+    int32_t row, causal, self_only;
+    int32_t first;          // tokens of the context
+    int32_t is_write;       // 1: pages hold first + causal tokens and take the causal rows' K/V
+    int32_t page_count;     // entries of pages: all that are needed to read, or to write
+    uint8_t* const* pages;  // first byte of each page
 };
 }
 
 template <class T>
 struct Pair {
-  static constexpr int value = sizeof(T) == 2 ? 2 : 1;
+    static constexpr int value = sizeof(T) == 2 ? 2 : 1;
 };
 
 // Bytes of the parts of a page, for one layer and head.
 struct HeadLayout {
-  int64_t k_bytes, v_bytes, scale_bytes;
-  int64_t head_bytes() const { return k_bytes + v_bytes + 2 * scale_bytes; }
+    int64_t k_bytes, v_bytes, scale_bytes;
+    int64_t head_bytes() const { return k_bytes + v_bytes + 2 * scale_bytes; }
 };
 
 inline HeadLayout head_layout(const RgrModel& model) {
-  const int64_t element = model.kv_format == kInt8 ? 1 : model.dtype == kBfloat16 ? 2 : 4;
-  const int64_t slots = model.page_tokens;
-  return {slots * model.qk * element, slots * model.v * element, model.kv_format == kInt8 ? slots * 4 : 0};
+    const int64_t element = model.kv_format == kInt8 ? 1 : model.dtype == kBfloat16 ? 2 : 4;
+    const int64_t slots = model.page_tokens;
+    return {slots * model.qk * element, slots * model.v * element, model.kv_format == kInt8 ? slots * 4 : 0};
 }
 
 // A block of rows of one kind: all causal, or all candidates.
 struct Block {
-  int32_t segment, row, rows, is_self;
+    int32_t segment, row, rows, is_self;
 };
 
 // Per-thread memory; sized for kRowsMax rows.
 struct Scratch {
-  void* a;       // [kRowsMax + pad, max(D, 3E)] of the dtype
-  void* kv;      // [kRowsMax, HK + E] of the dtype
-  void* p;       // [kRowsMax + pad, kKeys] of the dtype
-  float* s;      // [kRowsMax + pad, max(kKeys, 32)]; AMX only
-  float* o;      // [kRowsMax + pad, V]; AMX only
-  void* keys;    // [kKeys * K] of the dtype; int8 only
-  void* values;  // [kKeys * V] of the dtype; int8 only
-  int64_t clock[kStages];
+    void* a;       // [kRowsMax + pad, max(D, 3E)] of the dtype
+    void* kv;      // [kRowsMax, HK + E] of the dtype
+    void* p;       // [kRowsMax + pad, kKeys] of the dtype
+    float* s;      // [kRowsMax + pad, max(kKeys, 32)]; AMX only
+    float* o;      // [kRowsMax + pad, V]; AMX only
+    void* keys;    // [kKeys * K] of the dtype; int8 only
+    void* values;  // [kKeys * V] of the dtype; int8 only
+    int64_t clock[kStages];
 };
 
 // Everything a unit of work reads and writes.
 struct Work {
-  const RgrModel* model;
-  const RgrSegment* segments;
-  const Block* blocks;
-  uint8_t* const* const* pages;  // per segment, in token order: the present layer's part of each page
-  int32_t layer;
-  int32_t is_last;  // nobody reads what causal rows gather here
-  float* x;      // [R, D]
-  void* u;       // [R, E]
-  void* q;       // [R, HK]
-  void* k_self;  // [R, HK]; rows of candidates only
-  void* v_self;  // [R, E]
-  float* av;     // [R, E]
+    const RgrModel* model;
+    const RgrSegment* segments;
+    const Block* blocks;
+    uint8_t* const* const* pages;  // per segment, in token order: the present layer's part of each page
+    int32_t layer;
+    int32_t is_last;  // nobody reads what causal rows gather here
+    float* x;         // [R, D]
+    void* u;          // [R, E]
+    void* q;          // [R, HK]
+    void* k_self;     // [R, HK]; rows of candidates only
+    void* v_self;     // [R, E]
+    float* av;        // [R, E]
 };
 
 struct Kernels {
-  const char* name;
-  int32_t block_rows;
-  void (*project)(const Work&, const Block&, Scratch&);
-  void (*attend)(const Work&, const Block&, int32_t head, Scratch&);
-  void (*combine)(const Work&, const Block&, Scratch&);
-  void (*enter)();  // before a thread's first unit of a slice, and
-  void (*leave)();  // after its last; null when there is nothing to set up
+    const char* name;
+    int32_t block_rows;
+    void (*project)(const Work&, const Block&, Scratch&);
+    void (*attend)(const Work&, const Block&, int32_t head, Scratch&);
+    void (*combine)(const Work&, const Block&, Scratch&);
+    void (*enter)();  // before a thread's first unit of a slice, and
+    void (*leave)();  // after its last; null when there is nothing to set up
 };
 
 // What one ISA offers for a model; null where it cannot serve it.
 using Choose = const Kernels* (*)(const RgrModel&);
 
 inline bool fits_lanes(const RgrModel& m) {
-  return m.width % kLanes == 0 && m.qk % kLanes == 0 && m.v % kLanes == 0 && m.page_tokens % kKeys == 0;
+    return m.width % kLanes == 0 && m.qk % kLanes == 0 && m.v % kLanes == 0 && m.page_tokens % kKeys == 0;
 }
 
 inline bool fits_tiles(const RgrModel& m) {
-  return fits_lanes(m) && m.dtype == kBfloat16 && m.width % 32 == 0 && m.qk % 32 == 0 && m.v % 32 == 0;
+    return fits_lanes(m) && m.dtype == kBfloat16 && m.width % 32 == 0 && m.qk % 32 == 0 && m.v % 32 == 0;
 }
 
 }  // namespace rgr

@@ -6,5 +6,5 @@ const Kernels kTiles{"amx", 128, Tiles::project, Tiles::attend, Tiles::combine, 
 }  // namespace
 
 extern "C" const rgr::Kernels* rgr_choose_amx(const rgr::RgrModel& model) {
-  return rgr::fits_tiles(model) ? &kTiles : nullptr;
+    return rgr::fits_tiles(model) ? &kTiles : nullptr;
 }

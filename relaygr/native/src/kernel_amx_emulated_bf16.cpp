@@ -7,5 +7,5 @@ const Kernels kTiles{"amx-emulated", 128, Tiles::project, Tiles::attend, Tiles::
 }  // namespace
 
 extern "C" const rgr::Kernels* rgr_choose_amx_emulated(const rgr::RgrModel& model) {
-  return rgr::fits_tiles(model) ? &kTiles : nullptr;
+    return rgr::fits_tiles(model) ? &kTiles : nullptr;
 }

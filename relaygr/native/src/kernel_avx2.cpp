@@ -7,10 +7,11 @@
 
 namespace {
 template <class T>
-constexpr Kernels kKernels{"avx2", 48, Registers<T>::project, Registers<T>::attend, Registers<T>::combine, nullptr, nullptr};
+constexpr Kernels kKernels{"avx2",  48,     Registers<T>::project, Registers<T>::attend, Registers<T>::combine,
+                           nullptr, nullptr};
 }  // namespace
 
 extern "C" const rgr::Kernels* rgr_choose_avx2(const rgr::RgrModel& model) {
-  if (!rgr::fits_lanes(model)) return nullptr;
-  return model.dtype == rgr::kFloat32 ? &kKernels<float> : &kKernels<bf16>;
+    if (!rgr::fits_lanes(model)) return nullptr;
+    return model.dtype == rgr::kFloat32 ? &kKernels<float> : &kKernels<bf16>;
 }
