@@ -79,6 +79,9 @@ contract: $(INSTALLED) generated ## each service behind real gRPC, and what stan
 model: $(INSTALLED) generated ## exactness: cached equals full
 	$(call pytest,model,tests/model)
 
+exact: $(INSTALLED) generated ## exactness at length: ten times the examples and seeds of `make model`
+	$(call pytest,exact,tests/model --hypothesis-profile exact --timeout 1800)
+
 system: $(INSTALLED) generated ## the real services, a real etcd, and kill -9
 	$(call pytest,system,tests/system -m "not docker")
 
@@ -158,4 +161,4 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench-engine bench-engine-quick bench-report test lint imports types unit property contract \
-  model system compose-smoke protos telemetry native fmt docs clean generated
+  model exact system compose-smoke protos telemetry native fmt docs clean generated

@@ -31,7 +31,7 @@ class FeatureEmbedding(nn.Module):
         assert dense.shape[-1] == declared, f"{dense.shape[-1]} dense features, {declared} declared"
         assert categorical.shape[-1] == len(self.categorical), "categorical features as declared"
         if self.dense is not None:
-            x = x + self.dense(dense.to(x.dtype))
+            x = x + _projected(dense, self.dense.weight, x.dtype)
         for column, table in enumerate(self.categorical):
             x = x + table(in_table(categorical[..., column], table.num_embeddings))
         return x
@@ -84,3 +84,11 @@ def in_table(codes: Tensor, rows: int) -> Tensor:
     """Codes outside [0, rows) count as 0."""
     codes = codes.long()
     return torch.where((codes >= 0) & (codes < rows), codes, 0)
+
+
+def _projected(dense: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    # How a product is split depends on how many rows it has, and so does its rounding. Summed in
+    # float64 a row is the same in every chunk, which quantised K/V needs to stay equal to full
+    # inference. Accelerators round as they do: not all of them have float64.
+    wide = torch.float64 if dense.device.type == "cpu" else dtype
+    return F.linear(dense.to(wide), weight.to(wide)).to(dtype)

@@ -212,6 +212,9 @@ class HstuModel(nn.Module):
             made = yield from blocks.by_rows(layer.project, x_TD)
             if write:
                 self.layout.store(write, index, first, made.k_HTK[:, :causal], made.v_HTV[:, :causal])
+            if causal:
+                # What new rows see of each other is what later ones will see of them.
+                made = made._replace(k_HTK=self._kept(made.k_HTK, causal), v_HTV=self._kept(made.v_HTV, causal))
             # Of the last layer, nobody reads what causal rows gather: only their K/V.
             skipped = causal if index == len(self.layers) - 1 else 0
             if skipped == tokens:
@@ -223,6 +226,12 @@ class HstuModel(nn.Module):
                     av_RE = yield from av_RE
                 x_TD = yield from blocks.by_rows(layer.combine, x_TD[skipped:], made.u_TE[skipped:], av_RE)
         return x_TD
+
+    def _kept(self, rows_HTX: Tensor, causal: int) -> Tensor:
+        kept_HTX = self.layout.as_kept(rows_HTX[:, :causal])
+        if kept_HTX.data_ptr() == rows_HTX.data_ptr():
+            return rows_HTX
+        return torch.cat([kept_HTX, rows_HTX[:, causal:]], dim=1)
 
     @torch.inference_mode()
     def head(self, hidden_CD: Tensor) -> Tensor:

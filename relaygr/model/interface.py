@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, FeatureSpec, Profile
+from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import ModelIdentity, ModelLimits
 
 Steps = Generator[None, None, Tensor]
@@ -118,6 +119,11 @@ class RelayModel(Protocol):
     def head(self, hidden_CD: Tensor) -> Tensor:
         """Logits of candidates' hidden rows, [C, K] float32, larger is better."""
         ...
+
+
+def page_tokens(model: RelayModel) -> int:
+    """Tokens of one page of a model's K/V; 128 for a model that does not say."""
+    return int(getattr(model, "page_tokens", PAGE_TOKENS))
 
 
 def new_arena(model: RelayModel, pages: int, device: torch.device | str | None = None) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from relaygr.domain.chain import PAGE_TOKENS
-from relaygr.model.interface import PageView
+from relaygr.model.interface import TORCH_DTYPES, PageView
 from relaygr.model.pages import NOTHING_CACHED, CachedKV
 
 LANES = 16
@@ -70,6 +70,10 @@ class PackedLayout:
         return 2 if self.compute_dtype == "bfloat16" else 1
 
     @property
+    def _compute(self) -> torch.dtype:
+        return TORCH_DTYPES[self.compute_dtype]
+
+    @property
     def name(self) -> str:
         """For psi's identity."""
         return f"packed{self.page_tokens}-{LANES}x{self.pair}" + ("-int8" if self.is_int8 else "")
@@ -86,7 +90,7 @@ class PackedLayout:
         return self.page_tokens * self.token_elements // (self.layers * self.heads)
 
     def cached(self, view: PageView | None, layer: int) -> CachedKV:
-        """The context's K/V at a layer, unpacked; int8 as float32."""
+        """The context's K/V at a layer, unpacked; int8 in the dtype of the products."""
         if view is None or not view.token_count:
             return NOTHING_CACHED
         count = view.token_count
@@ -98,8 +102,8 @@ class PackedLayout:
         v_HTV = v_PHBLGR[pages].permute(1, 0, 4, 5, 2, 3).reshape(self.heads, -1, self.v_dim)[:, :count]
         if self.is_int8:
             scales_HT2 = self._scales(view.arena, layer)[pages].permute(1, 0, 3, 2).reshape(self.heads, -1, 2)
-            k_HTK = k_HTK.float() * scales_HT2[:, :count, :1]
-            v_HTV = v_HTV.float() * scales_HT2[:, :count, 1:]
+            k_HTK = (k_HTK.float() * scales_HT2[:, :count, :1]).to(self._compute)
+            v_HTV = (v_HTV.float() * scales_HT2[:, :count, 1:]).to(self._compute)
         return CachedKV(k_HTK.split(PART_TOKENS, dim=1), v_HTV.split(PART_TOKENS, dim=1))
 
     def store(self, view: PageView, layer: int, first: int, k_HTK: Tensor, v_HTV: Tensor) -> None:
@@ -124,6 +128,13 @@ class PackedLayout:
         if end % GROUP_SLOTS:
             pages, slots = self._places(view, end, end + GROUP_SLOTS - end % GROUP_SLOTS)
             v_PHBLGR[pages, :, :, :, slots // self.pair, slots % self.pair] = 0
+
+    def as_kept(self, rows_HTX: Tensor) -> Tensor:
+        """Keys or values as they will be read again: int8 has lost something, which full inference must lose too."""
+        if not self.is_int8:
+            return rows_HTX
+        small_HTX, scales_HT = quantised(rows_HTX)
+        return (small_HTX.float() * scales_HT[..., None]).to(rows_HTX.dtype)
 
     def _places(self, view: PageView, first: int, end: int) -> tuple[Tensor, Tensor]:
         positions = torch.arange(first, end, device=view.arena.device)

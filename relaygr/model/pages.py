@@ -60,6 +60,10 @@ class Layout(Protocol):
         """Write K/V of tokens [first, first + T) at a layer."""
         ...
 
+    def as_kept(self, rows_HTX: Tensor) -> Tensor:
+        """Keys or values as they would be read after `store`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PageLayout:
@@ -113,6 +117,10 @@ class PageLayout:
             k_PHSK[page, :, slot : slot + count] = k_HTK[:, done : done + count]
             v_PHSV[page, :, slot : slot + count] = v_HTV[:, done : done + count]
             done += count
+
+    def as_kept(self, rows_HTX: Tensor) -> Tensor:
+        """Keys or values as they are: nothing is lost."""
+        return rows_HTX
 
     def _layer_views(self, arena: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         assert arena.shape[1] == self.page_elements and arena.stride(1) == 1, "not an arena of this layout"

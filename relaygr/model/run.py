@@ -10,14 +10,15 @@ Source: design, section 3 (ranker).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, Profile
-from relaygr.model.interface import PageView, RelayModel, Steps
+from relaygr.model.interface import PageView, RelayModel, Steps, page_tokens
 
 Result = TypeVar("Result")
 
@@ -100,29 +101,93 @@ def append(
     return (yield from pre_infer(model, profile, prefix, psi, chunk_tokens=chunk_tokens))
 
 
-def rank_on_psi(model: RelayModel, inputs: RankInputs, psi: PageView | None) -> Steps:
+def rank_on_psi(
+    model: RelayModel,
+    inputs: RankInputs,
+    psi: PageView | None,
+    *,
+    micro_batch: int | None = None,
+    scratch: PageView | None = None,
+) -> Steps:
     """Score the candidates; logits [C, K], float32.
 
     psi may cover any number of the prefix's first tokens. The rest of the prefix is
-    inferred in the same pass, before the delta; nothing is written.
+    inferred in the same pass, before the delta; without `micro_batch` nothing is written.
+
+    Args:
+        model: the model.
+        inputs: the request.
+        psi: K/V of the prefix's first tokens, or None.
+        micro_batch: score the candidates in groups of so many (M-FALCON): a group's rows
+            bound the memory of a pass and how long it is. What the groups share is inferred
+            once: the pass of the first group keeps its K/V in scratch, the others read it.
+        scratch: with micro_batch, `scratch_pages` unused pages of psi's arena, to be held
+            until this ends; token_count is not read. None suffices where that is 0.
     """
     covered = psi.token_count if psi else 0
-    count = len(inputs.prefix)
+    context = psi if covered else None
     assert covered <= inputs.prefix_tokens, "psi covers more than the prefix"
+    assert micro_batch is None or micro_batch > 0, "a group holds at least one candidate"
+    x_TD, x_CD = yield from _rows_after(model, inputs, covered)
+    if micro_batch is None or len(x_CD) <= micro_batch:
+        hidden_CD = yield from model.extend(torch.cat([x_TD, x_CD]), len(x_CD), context, None)
+    else:
+        kept = _continued(model, context, scratch, len(x_TD)) if len(x_TD) else None
+        hidden_CD = yield from _extend_in_groups(model, x_TD, x_CD.split(micro_batch), context, kept)
+    return model.head(hidden_CD)
+
+
+def infer_full(
+    model: RelayModel, inputs: RankInputs, *, micro_batch: int | None = None, scratch: PageView | None = None
+) -> Steps:
+    """Score the candidates from nothing; logits [C, K], float32."""
+    return rank_on_psi(model, inputs, None, micro_batch=micro_batch, scratch=scratch)
+
+
+def scratch_pages(model: RelayModel, inputs: RankInputs, psi: PageView | None) -> int:
+    """Pages that ranking in micro-batches needs: for what follows psi, from the page on in which psi ends."""
+    covered = psi.token_count if psi else 0
+    causal = inputs.prefix_tokens - covered + len(inputs.delta) + len(inputs.cross)
+    tokens = page_tokens(model)
+    return -(-(covered % tokens + causal) // tokens) if causal else 0
+
+
+def _rows_after(model: RelayModel, inputs: RankInputs, covered: int) -> Generator[None, None, tuple[Tensor, Tensor]]:
+    """Rows of causal tokens that psi does not cover, and of the candidates."""
+    count = len(inputs.prefix)
     last_s = int(inputs.prefix.timestamps_s[-1]) if count else None
-    x_delta_TD, x_CD = model.embed_suffix(
-        count, last_s, inputs.delta, inputs.cross, inputs.candidates, inputs.request_time_s
-    )
+    x_TD, x_CD = model.embed_suffix(count, last_s, inputs.delta, inputs.cross, inputs.candidates, inputs.request_time_s)
     parts = []
     for first in range(covered, inputs.prefix_tokens, EMBED_TOKENS):
         end = min(first + EMBED_TOKENS, inputs.prefix_tokens)
         parts.append(model.embed_prefix(inputs.profile, inputs.prefix, first, end))
         yield
-    x_TD = torch.cat([*parts, x_delta_TD, x_CD])
-    hidden_CD = yield from model.extend(x_TD, len(x_CD), psi if covered else None, None)
-    return model.head(hidden_CD)
+    return torch.cat([*parts, x_TD]), x_CD
 
 
-def infer_full(model: RelayModel, inputs: RankInputs) -> Steps:
-    """Score the candidates from nothing; logits [C, K], float32."""
-    return rank_on_psi(model, inputs, None)
+def _extend_in_groups(
+    model: RelayModel, x_TD: Tensor, groups: Sequence[Tensor], context: PageView | None, kept: PageView | None
+) -> Steps:
+    """Hidden rows of all candidates; the first group's pass writes the causal rows' K/V to `kept`."""
+    hidden, write = [], kept
+    for x_CD in groups:
+        hidden.append((yield from model.extend(torch.cat([x_TD, x_CD]), len(x_CD), context, write)))
+        x_TD, context, write = x_TD[:0], kept or context, None
+    return torch.cat(hidden)
+
+
+def _continued(model: RelayModel, psi: PageView | None, scratch: PageView | None, tokens: int) -> PageView:
+    """Psi and so many more tokens: its full pages, then scratch, which begins with a copy of psi's last part.
+
+    Psi itself may be leased to others and may be longer than this request's view of it, so
+    its last page cannot take the new tokens.
+    """
+    assert scratch is not None, "ranking in micro-batches needs scratch pages"
+    if psi is None:
+        return replace(scratch, token_count=tokens)
+    assert scratch.arena is psi.arena, "scratch must be of psi's arena"
+    whole, rest = divmod(psi.token_count, page_tokens(model))
+    if rest:
+        with torch.inference_mode():
+            scratch.arena[scratch.page_ids[0]] = psi.arena[psi.page_ids[whole]]
+    return replace(scratch, page_ids=psi.page_ids[:whole] + scratch.page_ids, token_count=psi.token_count + tokens)

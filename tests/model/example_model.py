@@ -84,6 +84,28 @@ class PooledModel(nn.Module):
         return self.items(torch.tensor(rows)) + self.positions(torch.tensor(np.minimum(positions, POSITIONS - 1)))
 
 
+def pooled_float64(model, inputs):
+    """The formula above once more, over whole sequences and in float64: what the suite holds the model to."""
+    weights = {name: weight.double() for name, weight in model.state_dict().items()}
+    item_ids = [*inputs.prefix.item_ids, *inputs.delta.item_ids]
+    row_of = {int(item): row for row, item in enumerate(model.item_ids, 1)}
+
+    def row(item, position):
+        place = min(position, POSITIONS - 1)
+        return weights["items.weight"][row_of.get(int(item), 0)] + weights["positions.weight"][place]
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    history = torch.stack([weights["user"], *(row(item, place) for place, item in enumerate(item_ids))])
+    logits = []
+    for item in inputs.candidates.item_ids:
+        x = row(item, len(item_ids))
+        pooled = sum((linear("query", x) @ linear("key", seen)) * linear("value", seen) for seen in [*history, x])
+        logits.append(linear("score", x + pooled / POOL))
+    return torch.stack(logits)
+
+
 def make_model():
     """What RELAYGR_RANKER_MODEL=my_package.my_model:make_model would name."""
     return PooledModel(item_ids=np.arange(1000))

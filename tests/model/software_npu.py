@@ -36,11 +36,11 @@ MAY_MIX = ("aten::copy_", "aten::_to_copy", "aten::index")
 
 
 OF_ATTENTION = (
-    conformance.check_relay_equals_full,
-    conformance.check_append_equals_one_pass,
-    conformance.check_truncated_psi,
-    conformance.check_stale_slots_are_never_read,
-    conformance.check_another_psi_shows,
+    conformance.relays.check_relay_equals_full,
+    conformance.relays.check_append_equals_one_pass,
+    conformance.relays.check_truncated_psi,
+    conformance.memory.check_stale_slots_are_never_read,
+    conformance.shows.check_another_psi_shows,
 )
 """What another attention could break; the rest of the suite is about embedding and scoring."""
 
@@ -171,6 +171,7 @@ def prepared(directory: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     kept = register()
     with tempfile.TemporaryDirectory() as there:
         sys.stdout.write(json.dumps(globals()[sys.argv[1]](Path(there))))
