@@ -22,7 +22,7 @@ from bench.engine.shapes import THREADS, THREADS_QUICK, cases
 from bench.engine.summary import print_summary
 from bench.engine.timing import Rounds
 
-QUICK = Rounds(least=2, most=3, seconds=3.0)
+QUICK = Rounds(least=2, most=3, seconds=1.0)
 BESIDE = {"score_error": 5.0, "reload": 5.0, "preempt": 55.0, "noise": 2.0}
 """Jobs that belong to no case, and how long each may take."""
 DEMO_DIR = Path(".cache/demo/ml-100k")

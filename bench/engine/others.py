@@ -7,8 +7,8 @@ from typing import Any
 from bench.engine.preempt import Load, measure_preempt
 from bench.engine.reload import measure_reload
 
-QUICK_COUNT = 150
-"""Preempting ranks of a quick run: eight seconds, and a P99 that is nearly their maximum."""
+QUICK_COUNT = 100
+"""Preempting ranks of a quick run: five seconds, and a P99 that is their maximum."""
 
 
 def measure(name: str, *, is_quick: bool) -> dict[str, Any]:
