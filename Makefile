@@ -93,7 +93,7 @@ compose-smoke: $(INSTALLED) generated ## build the image, bring up docker-compos
 bench-engine: $(INSTALLED) generated ## the engine against this machine's own limits, on random data; ends with one JSON line
 	@$(BIN)/python -m bench.engine $(ARGS)
 
-bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one thread, under two minutes
+bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one thread, about two minutes
 	@$(BIN)/python -m bench.engine --quick $(ARGS)
 
 bench-report: $(INSTALLED) generated ## tables and pictures of the last run, into bench/reports

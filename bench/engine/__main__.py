@@ -80,7 +80,7 @@ def _head(given: argparse.Namespace, hardware: dict[str, Any]) -> dict[str, Any]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--quick", action="store_true", help="4096 tokens and one thread: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="4096 tokens and one thread: about two minutes")
     parser.add_argument(
         "--only",
         action="append",
