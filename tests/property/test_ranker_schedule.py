@@ -63,7 +63,7 @@ class Orders(RuleBasedStateMachine):
     def submit(self, job_class, span_ns, expected_ns, droppable):
         self.job_ids += 1
         job = Job(self.job_ids, job_class, self.now_ns + span_ns, expected_ns, droppable)
-        is_taken_in = not job.is_late(self.now_ns)
+        is_taken_in = not job.is_late(self.now_ns) and len(self.gone) < JOBS_MAX
         if is_taken_in and self.is_full():
             self.drop_late()
         if is_taken_in and self.is_full():
@@ -82,7 +82,7 @@ class Orders(RuleBasedStateMachine):
             for job_id, known in self.waiting.items()
             if known.job.job_class == JobClass.PRE_INFER and known.own.droppable
         ]
-        if not victims or job.job_class == JobClass.PRE_INFER or len(self.gone) >= JOBS_MAX:
+        if not victims or job.job_class == JobClass.PRE_INFER:
             return False
         victim = max(victims, key=loss)
         del self.waiting[victim]

@@ -115,9 +115,13 @@ class Schedule:
         """Device time of finished jobs, by the class they ended in."""
 
     def submit(self, job: Job, now_ns: int) -> bool:
-        """Queue a job. False: it is late already, or the table is full of work no less urgent."""
+        """Queue a job. False: it is late already, or the table is full of work no less urgent.
+
+        What is dropped is handed out by `expire` and `take`; an owner who never asks is refused
+        once a table's worth of it has gathered.
+        """
         assert job.job_id not in self._waiting and job.job_id not in self._running, f"job {job.job_id} twice"
-        if job.is_late(now_ns):
+        if job.is_late(now_ns) or len(self._dropped) >= self._jobs_max:
             return False
         if self._is_full():
             self._drop_late(now_ns)
@@ -250,7 +254,7 @@ class Schedule:
 
     def _shed_for(self, job: Job) -> bool:
         """Make room for a rank by dropping the waiting pre-infer whose deadline is last, if possible one not begun."""
-        if job.job_class == JobClass.PRE_INFER or len(self._dropped) >= self._jobs_max:
+        if job.job_class == JobClass.PRE_INFER:
             return False
         victims = [
             place

@@ -260,3 +260,14 @@ def test_the_first_more_urgent_job_is_the_one_that_preempts():
     assert not made.would_preempt(job(2, PRE, 50))
     made.submit(rank, 0)
     assert not made.would_preempt(job(3, RANK, 40)), "another one has asked already"
+
+
+def test_what_was_dropped_and_never_asked_for_stays_bounded():
+    made, accepted = Schedule(4), 0
+    for job_id in range(1, 100):
+        # Late as soon as the next comes; the owner never asks who was dropped.
+        accepted += made.submit(job(job_id, RANK, job_id + 1), job_id)
+        made.check()
+    assert accepted < 12
+    assert len(made.expire(1000)) == accepted
+    assert made.submit(job(100, RANK, 2000), 1000)
