@@ -22,6 +22,7 @@ constexpr int kKeys = 128;       // keys of one pass of attention; divides P
 constexpr int kGroupSlots = 32;  // value slots that are read together
 constexpr int kRowsMax = 128;    // rows of a block, at most
 constexpr int kRowsPad = 32;     // rows that may be read behind the last one
+constexpr int kHeadMax = 1024;   // width of a head, at most
 constexpr int kStages = 8;
 
 enum Dtype : int32_t { kFloat32 = 0, kBfloat16 = 1 };
@@ -123,7 +124,8 @@ struct Kernels {
 using Choose = const Kernels* (*)(const RgrModel&);
 
 inline bool fits_lanes(const RgrModel& m) {
-    return m.width % kLanes == 0 && m.qk % kLanes == 0 && m.v % kLanes == 0 && m.page_tokens % kKeys == 0;
+    return m.width % kLanes == 0 && m.qk % kLanes == 0 && m.v % kLanes == 0 && m.page_tokens % kKeys == 0 &&
+           m.qk <= kHeadMax && m.v <= kHeadMax;
 }
 
 inline bool fits_tiles(const RgrModel& m) {

@@ -182,7 +182,7 @@ struct Engine {
     // append leaves what is there as it is, and every way to cut a prefix gives the same page.
     static void store_int8(const RgrModel& model, const HeadLayout& layout, uint8_t* page, int slot, int zeros,
                            const T* k, const T* v) {
-        alignas(64) int8_t small[1024];
+        alignas(64) int8_t small[kHeadMax];
         float* k_scales = reinterpret_cast<float*>(page + layout.k_bytes + layout.v_bytes);
         float* v_scales = k_scales + model.page_tokens;
         k_scales[slot] = Simd::template quantise<T>(k, model.qk, small);
