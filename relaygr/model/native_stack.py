@@ -97,6 +97,8 @@ class NativeStack:
             inverse_normaliser=1.0 / config.normaliser,
             epsilon=NORM_EPSILON,
         )
+        self.threads: int | None = None
+        """Compute threads, torch's number when None."""
         self._width, self._pair = config.width, layout.pair
         self._packed = _Packed(NativeModel(**self._shape), [])
         self._packed_of: tuple[int, ...] = ()
@@ -169,7 +171,7 @@ class NativeStack:
         x_dtype = int(x_RD.dtype == torch.bfloat16)
         if not x_dtype:
             x_RD = x_RD.float()
-        threads = torch.get_num_threads()
+        threads = self.threads or torch.get_num_threads()
         refused = self._native.rgr_extend_begin(
             plan, model, self._level, segments, len(parts), x_RD.data_ptr(), x_dtype, threads
         )

@@ -88,7 +88,7 @@ class Ranker:
         executor = Executor(
             Schedule(config.jobs_max),
             loop,
-            settings=lambda: compute_settings(config.threads, device),
+            settings=lambda: compute_settings(left_to_torch(model, config.threads), device),
             observe=metrics.worked,
             step_ended=device.step_ended,
         )
@@ -193,10 +193,16 @@ def prepare_device(config: RankerConfig) -> tuple[RelayModel, Device, torch.Tens
     psi_pages_max = -(-(model.spec.limits.window_behaviours_max + USER_TOKENS) // PAGE_TOKENS)
     arena = device.allocate(pages, model.page_elements, dtype, psi_pages_max)
     begun = time.monotonic()
-    with compute_settings(config.threads, device):
+    with compute_settings(left_to_torch(model, config.threads), device):
         cost = measure(model, arena, device)
     LOG.info("%d pages of %d bytes; cost model in %.1f s: %s", pages, page_bytes, time.monotonic() - begun, cost)
     return model, device, arena, cost
+
+
+def left_to_torch(model: RelayModel, threads: int) -> int:
+    """Torch's share of the compute threads; a model with threads of its own takes them first."""
+    take_threads = getattr(model, "take_threads", None)
+    return take_threads(threads) if take_threads is not None else threads
 
 
 @contextmanager

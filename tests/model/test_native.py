@@ -211,6 +211,15 @@ def test_interleaved_extends_do_not_disturb_each_other():
     assert all(torch.equal(found[index], alone[index]) for index in range(3))
 
 
+def test_the_native_kernel_has_threads_of_its_own_and_leaves_torch_one():
+    model = small_model("silu_uvqk", "bfloat16", kernel="native", **WIDE)
+    x_TD = rows(1, 900, dtype="bfloat16")
+    alone_CD = extend(model, x_TD, 50)
+    assert model.take_threads(2) == 1 and torch.get_num_threads() == 1
+    assert torch.equal(extend(model, x_TD, 50), alone_CD)
+    assert small_model(kernel="torch").take_threads(2) == 2
+
+
 def test_changed_weights_are_packed_again():
     model = small_model("silu_uvqk", "float32", kernel="native", **WIDE)
     x_TD = rows(1, 40)
