@@ -26,7 +26,7 @@ async def test_an_admitted_request_is_ranked_on_psi_with_the_scores_of_full_infe
     async with client_of(cluster) as client:
         ranking = await relay_admitted(client, FRESH_USERS[3], wait_s=0.2)
     assert ranking.admitted
-    assert ranking.tier == "DEVICE" and ranking.branch == "TICKET"
+    assert (ranking.tier, ranking.branch, ranking.fallback) == ("DEVICE", "TICKET", "")
     assert ranking.psi_tokens > 128
     assert ranking.score_difference <= SCORE_DIFFERENCE_MOST
     assert ranking.scores.shape == (CANDIDATES, 2) and np.ptp(ranking.scores) > 0.01
