@@ -32,7 +32,7 @@ async def test_an_admitted_request_is_ranked_on_psi_with_the_scores_of_full_infe
             return found[-1].tier == "DEVICE"
 
         await until(on_psi, "an admitted request is ranked on psi")
-    # The ranker may decline what the trigger admitted, while pages of earlier tests are still being copied out.
+    # Rarely, after the other system tests, the first is ranked in full; why is not known: docs/known-gaps.md.
     assert len(found) <= 2, [(one.tier, one.branch, one.fallback) for one in found]
     assert all(one.admitted and one.score_difference <= SCORE_DIFFERENCE_MOST for one in found)
     ranking = found[-1]
