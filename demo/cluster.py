@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,12 @@ class ClusterPlan:
     """More entries for cluster.json, such as where the titles are."""
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """More settings by process name or by service, by variable name."""
+    without: Collection[str] = ()
+    """Of collector and expander, those not started."""
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By service: what Python runs instead of `-m services.<service>`, with its arguments."""
+    extra: Callable[[Cluster], Sequence[ProcessSpec]] = lambda cluster: ()
+    """More processes, started before the services."""
 
 
 class Cluster:
@@ -80,15 +86,21 @@ class Cluster:
         """
         shutil.rmtree(self._plan.run_dir / "etcd", ignore_errors=True)
         shutil.rmtree(self.traces_dir, ignore_errors=True)
-        self._supervisor.start(self._etcd())
-        self._supervisor.start(self._collector())
-        self._supervisor.wait_ready("etcd", "collector")
-        services = [self._expander(), self._router(), self._trigger(), *map(self._ranker, self.ranker_names)]
+        first = [self._etcd(), *([self._collector()] if self.has("collector") else []), *self._plan.extra(self)]
+        for spec in first:
+            self._supervisor.start(spec)
+        self._supervisor.wait_ready(*(spec.name for spec in first))
+        expanders = [self._expander()] if self.has("expander") else []
+        services = [*expanders, self._router(), self._trigger(), *map(self._ranker, self.ranker_names)]
         for spec in services:
             self._supervisor.start(spec)
         self._supervisor.wait_ready(*(spec.name for spec in services), timeout_s=60.0)
         self.wait_settled(self.ranker_names)
         self.file.write_text(json.dumps(self.describe(), indent=2) + "\n")
+
+    def has(self, name: str) -> bool:
+        """Whether the plan starts a process that it may do without."""
+        return name not in self._plan.without
 
     def wait_settled(self, rankers: Collection[str], timeout_s: float = 20.0) -> None:
         """Wait until the router places users on exactly these rankers.
@@ -123,8 +135,8 @@ class Cluster:
 
     @property
     def otlp_endpoint(self) -> str:
-        """Where spans go."""
-        return f"http://{self.addresses['collector']}"
+        """Where spans go; empty without a collector."""
+        return f"http://{self.addresses['collector']}" if self.has("collector") else ""
 
     def kill(self, name: str) -> None:
         """SIGKILL one process."""
@@ -191,7 +203,7 @@ class Cluster:
                 "instance_id": name,
                 "model": str(self._plan.model_dir),
                 "store": str(self._plan.store_dir),
-                "expander": self.addresses["expander"],
+                "expander": self.addresses["expander"] if self.has("expander") else "",
                 "device_budget_bytes": str(self._plan.device_budget_bytes),
                 "threads": "1",
             },
@@ -210,7 +222,7 @@ class Cluster:
         variables = {f"RELAYGR_{service.upper()}_{key.upper()}": value for key, value in every.items()}
         return ProcessSpec(
             name=name,
-            command=(sys.executable, "-m", f"services.{service}"),
+            command=(sys.executable, *self._plan.commands.get(service, ("-m", f"services.{service}"))),
             environment={**threads, **variables},
             is_ready=lambda: is_serving(address),
         )
