@@ -108,6 +108,10 @@ class Supervisor:
         """Start a process that has ended, as it was started before."""
         self.start(self._specs[name])
 
+    def names(self) -> list[str]:
+        """All processes started, in order."""
+        return list(self._specs)
+
     def pid(self, name: str) -> int:
         """Process id by name."""
         return self._processes[name].pid

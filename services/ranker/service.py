@@ -38,6 +38,8 @@ from services.ranker.work import Suffix
 
 CROSS_TOKENS_MAX = 64
 """Cross features are a handful of dense tokens; more is a mistake."""
+USER_TOKENS = 1
+"""Tokens of a prefix beside its behaviours."""
 READS_MAX = 3
 """Times that a history is read while the store is being taken up anew."""
 
@@ -95,7 +97,15 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             acceptance=f"ACCEPTANCE_{acceptance}",
             reason=f"DECLINE_REASON_{reason or 'UNSPECIFIED'}",
             load=self._answers.load(),
+            production_ns=self._production_ns(claims, answer),
         )
+
+    def _production_ns(self, claims: common_pb2.TicketClaims, answer: fx.Accept | fx.Decline) -> int:
+        """Expected device time of what a pre-infer started."""
+        if not isinstance(answer, fx.Accept) or answer.how is not fx.Acceptance.STARTED:
+            return 0
+        missing = claims.cut.behaviour_count + USER_TOKENS - answer.begins_tokens
+        return self._instance.record.cost.extend_ns(missing, answer.begins_tokens)
 
     def _pre_infer(
         self, claims: common_pb2.TicketClaims, owner: UserKey, history: common_pb2.History

@@ -47,15 +47,17 @@ async def test_without_a_ticket_ranking_runs_in_full(world: World) -> None:
 async def test_a_returning_user_costs_an_append(world: World) -> None:
     earlier, later = history(4, 400), history(4, 430)
     first = world.ticket(earlier)
-    await world.pre_infer(earlier, first)
+    whole = await world.pre_infer(earlier, first)
     await world.until_idle()
     await world.rank(world.rank_request(earlier, ticket=first))
     second = world.ticket(later)
-    await world.pre_infer(later, second)
+    appended = await world.pre_infer(later, second)
     await world.until_idle()
     request = world.rank_request(later, ticket=second)
     response = await world.rank(request)
     assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_DEVICE, 431)
+    assert 0 < appended.production_ns < whole.production_ns
+    assert (await world.pre_infer(later, world.ticket(later))).production_ns == 0
     assert await world.difference(request, response) <= 1e-5
     produced = [s for s in world.spans.get_finished_spans() if s.name == "relaygr.pre_infer.produce"]
     assert [s.attributes["relaygr.pre_infer.from_tokens"] for s in produced] == [0, 401]

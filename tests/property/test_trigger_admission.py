@@ -97,7 +97,7 @@ class Arrivals(RuleBasedStateMachine):
         assert effect.ticket_id == ticket_id
         if isinstance(effect, Admit):
             account = (instance.instance_id, instance.epoch)
-            psi_bytes, device_ns = effect.assessment.psi_bytes, effect.assessment.pre_infer_ns
+            psi_bytes, device_ns = effect.assessment.psi_bytes, effect.assessment.charge_ns
             self.open[ticket_id] = (account, psi_bytes, self.now_ns + demand.window_ns)
             held = sum(size for owner, size, _ in self.open.values() if owner == account)
             assert held <= BUDGET_BYTES * SHARE / instance.trigger_count
@@ -113,10 +113,13 @@ class Arrivals(RuleBasedStateMachine):
         if not self.unanswered:
             return
         ticket_id = self.unanswered.pop(data.draw(st.integers(0, len(self.unanswered) - 1)))
-        assert self._feed(PreInferAnswered(ticket_id, outcome)) == []
+        account, charged_ns = self.charged[ticket_id]
+        production_ns = data.draw(st.none() | st.integers(0, 2 * charged_ns))
+        assert self._feed(PreInferAnswered(ticket_id, outcome, production_ns)) == []
         if outcome in (Outcome.RESIDENT, Outcome.JOINED, Outcome.DECLINED):
-            account, device_ns = self.charged[ticket_id]
-            self.charges.append((self.now_ns, account, -device_ns))
+            self.charges.append((self.now_ns, account, -charged_ns))
+        elif outcome is Outcome.STARTED and production_ns is not None:
+            self.charges.append((self.now_ns, account, min(0, production_ns - charged_ns)))
 
     @rule(step_ns=st.integers(0, 400 * MS))
     def pass_time(self, step_ns):

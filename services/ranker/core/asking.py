@@ -33,7 +33,7 @@ class Asking:
         if isinstance(placed, DeclineReason):
             self._decline(event, placed)
             return None
-        entry, how = placed
+        entry, how, begins_tokens = placed
         asked = event.chain.token_count
         ticket = Ticket(event.ticket_id, entry.entry_id, event.chain, event.window_end_ns, asked)
         ticket.is_reloaded = how != Acceptance.RESIDENT and entry.state in HAS_JOB and entry.is_reloaded
@@ -41,7 +41,7 @@ class Asking:
         self._books.alarms.set((AlarmKind.WINDOW, event.ticket_id), event.window_end_ns)
         if how == Acceptance.STARTED:
             entry.asked_trace = event.producer_trace
-        self._accept(event, how)
+        self._accept(event, how, begins_tokens)
         return entry
 
     def _refusal(self, event: PreInferAsked, now_ns: int) -> DeclineReason | None:
@@ -61,8 +61,8 @@ class Asking:
             return DeclineReason.DRAINING
         return DeclineReason.OVERLOADED if tickets.is_full else None
 
-    def _place(self, event: PreInferAsked) -> tuple[Entry, Acceptance] | DeclineReason:
-        """Find or make the entry, with its pages, held by the ticket."""
+    def _place(self, event: PreInferAsked) -> tuple[Entry, Acceptance, int] | DeclineReason:
+        """Find or make the entry, with its pages, held by the ticket; and the tokens that need no new work."""
         entry = self._books.entries.by_key.get(event.key)
         if entry is not None and not agrees(entry.chain, entry.reach_tokens, event.chain):
             if not entry.is_idle:
@@ -72,12 +72,13 @@ class Asking:
             return self._create(event)
         entry.tickets[event.ticket_id] = None
         self._holding.refresh(entry)
+        begins_tokens = entry.promised_tokens
         how = self._raise_goal(entry, event)
         if isinstance(how, DeclineReason):
             del entry.tickets[event.ticket_id]
             self._holding.refresh(entry)
             return how
-        return entry, how
+        return entry, how, begins_tokens
 
     def _raise_goal(self, entry: Entry, event: PreInferAsked) -> Acceptance | DeclineReason:
         """Make an entry's goal cover what is asked."""
@@ -94,7 +95,7 @@ class Asking:
         entry.goal_tokens = asked
         return Acceptance.STARTED
 
-    def _create(self, event: PreInferAsked) -> tuple[Entry, Acceptance] | DeclineReason:
+    def _create(self, event: PreInferAsked) -> tuple[Entry, Acceptance, int] | DeclineReason:
         if not self._holding.could_hold(event.chain.token_count):
             return DeclineReason.FOOTPRINT
         if not self._holding.make_entry_room():
@@ -103,7 +104,7 @@ class Asking:
         entry.tickets[event.ticket_id] = None
         is_reserved = self._holding.reserve(entry, event.chain.token_count)
         assert is_reserved, "evicting an entry cannot take pages away"
-        return entry, Acceptance.STARTED
+        return entry, Acceptance.STARTED, 0
 
     def _cut_back(self, entry: Entry, event: PreInferAsked) -> Entry | None:
         """An idle psi of another history: keep the pages both have in common, or end it."""
@@ -121,9 +122,10 @@ class Asking:
         entry = self._books.entries.by_id[ticket.entry_id]
         return Acceptance.RESIDENT if entry.tokens >= ticket.need_tokens else Acceptance.JOINED
 
-    def _accept(self, event: PreInferAsked, how: Acceptance) -> None:
+    def _accept(self, event: PreInferAsked, how: Acceptance, begins_tokens: int = 0) -> None:
         self._books.counters.add(f"accepted_{how.value.lower()}")
-        self._books.emit(Accept(event.ticket_id, how))
+        is_started = how == Acceptance.STARTED
+        self._books.emit(Accept(event.ticket_id, how, begins_tokens if is_started else 0))
 
     def _decline(self, event: PreInferAsked, reason: DeclineReason) -> None:
         self._books.counters.add(f"declined_{reason.value.lower()}")

@@ -59,6 +59,8 @@ class Accept:
 
     ticket_id: str
     how: Acceptance
+    begins_tokens: int = 0
+    """Of a started production: tokens that were complete, or on their way for somebody else."""
 
 
 @dataclass(frozen=True, slots=True)

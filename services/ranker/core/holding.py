@@ -93,7 +93,7 @@ class Holding:
     def _evict(self, entry: Entry) -> None:
         assert not entry.is_held and entry.state == PsiState.RESIDENT
         self._books.counters.add("evicted_space")
-        if entry.stored_tokens < entry.tokens:
+        if not entry.stored_tokens:
             self._books.counters.add("evicted_unspilled")
         self.drop(entry, Cause.EVICTED)
 

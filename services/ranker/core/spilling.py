@@ -1,10 +1,14 @@
 """Which psi are copied to DRAM: consumed ones, when they rest, a bounded number at a time.
 
+A copy takes the whole psi, so one that has grown by less than a page since its last copy is
+not copied again: what is there is a true prefix of it, and the rest costs less than a page's append.
+
 Source: design, section 3 (expander), invariant I3.
 """
 
 from __future__ import annotations
 
+from relaygr.domain.chain import PAGE_TOKENS
 from services.ranker.core.books import Books
 from services.ranker.core.effects import ForgetDram, StartSpill
 from services.ranker.core.entries import Entry
@@ -12,6 +16,13 @@ from services.ranker.core.events import SpillEnded
 from services.ranker.core.holding import Holding
 from services.ranker.core.lifecycle import Cause, PsiState
 from services.ranker.core.pages import pages_of
+
+
+def is_stored(entry: Entry) -> bool:
+    """True when a copy would add less than a page to what DRAM holds."""
+    if not entry.stored_tokens:
+        return not entry.tokens
+    return entry.tokens - entry.stored_tokens < PAGE_TOKENS
 
 
 class Spilling:
@@ -25,7 +36,7 @@ class Spilling:
         """Copy an entry, or queue it, when that is due."""
         if not entry.is_spill_due or entry.state != PsiState.RESIDENT:
             return
-        if not self._books.is_dram_attached or entry.stored_tokens >= entry.tokens:
+        if not self._books.is_dram_attached or is_stored(entry):
             entry.is_spill_due = False
         elif len(self._books.spills) < self._books.spills_max:
             self._start(entry)

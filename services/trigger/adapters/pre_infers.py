@@ -61,10 +61,13 @@ class PreInfers:
 
     async def _send(self, ticket_id: str, ticket: Ticket, history: History, window_ns: int) -> None:
         outcome, reason = Outcome.UNREACHABLE, DeclineReason.DECLINE_REASON_UNREACHABLE
+        production_ns = None
         with self._telemetry.span(names.SPAN_TRIGGER_PRE_INFER, {names.ATTR_TICKET_ID: ticket_id}) as span:
             try:
                 answer = await self._router.pre_infer(ticket, history, window_ns)
                 outcome, reason = _outcome_of(answer), answer.reason
+                # An instance that does not fill it in says 0 for a production, which takes some time.
+                production_ns = answer.production_ns or None
             except RelayError as error:
                 # Not an error of the request: its rank runs in full.
                 span.set_attribute(names.ATTR_ERROR, type(error).__name__)
@@ -72,7 +75,7 @@ class PreInfers:
                     # Nobody has begun, so that nothing is to be paid for.
                     outcome, reason = Outcome.DECLINED, DeclineReason.DECLINE_REASON_UNSPECIFIED
             finally:
-                self._report(PreInferAnswered(ticket_id, outcome))
+                self._report(PreInferAnswered(ticket_id, outcome, production_ns))
                 text = name_of(DeclineReason, reason, "DECLINE_REASON_")
                 span.set_attribute(names.ATTR_PRE_INFER_ACCEPTANCE, outcome.name)
                 span.set_attribute(names.ATTR_PRE_INFER_REASON, text)

@@ -13,7 +13,8 @@ ran in full, assessed, and if at risk held against, in this order:
 Both shares are divided by the number of triggers. A ticket's bytes count until its
 window ends, whatever the ranker answered: the trigger does not see ranks, and a share
 that counted only accepted tickets could be outgrown by what is still on its way. Its
-device time is given back when the ranker found psi there, joined it or did not start.
+device time is given back when the ranker found psi there, joined it or did not start, and
+in part when it only had to append to what was there.
 
 A restarted instance has a new epoch and so a new account; the old one fades.
 
@@ -226,19 +227,19 @@ class Admission:
             return DeclineReason.FOOTPRINT
         share = self._rules.pre_infer_share / instance.trigger_count
         account.load.drain(share, now_ns)
-        if not account.load.can_charge(assessment.pre_infer_ns, int(self._rules.load_burst_ns * share)):
+        if not account.load.can_charge(assessment.charge_ns, int(self._rules.load_burst_ns * share)):
             return DeclineReason.LOAD
         return None
 
     def _admit(self, event: Arrived, key: AccountKey, account: Account, assessment: Assessment, now_ns: int) -> Effect:
-        account.load.charge(assessment.pre_infer_ns)
+        account.load.charge(assessment.charge_ns)
         account.open_bytes += assessment.psi_bytes
         account.open_tickets += 1
         self._tickets[event.ticket_id] = _Open(
             account=key,
             psi_bytes=assessment.psi_bytes,
             share_bytes=self._footprint_share_bytes(event.instance),
-            charged_ns=assessment.pre_infer_ns,
+            charged_ns=assessment.charge_ns,
         )
         self._admissions += 1
         self._unanswered.add(event.ticket_id)
@@ -250,9 +251,18 @@ class Admission:
         self._unanswered.discard(event.ticket_id)
         ticket = self._tickets.get(event.ticket_id)
         # An unreachable instance may have begun all the same; and a closed window is past refunds.
-        if ticket is not None and event.outcome in (Outcome.RESIDENT, Outcome.JOINED, Outcome.DECLINED):
-            self._accounts[ticket.account].load.refund(ticket.charged_ns)
-            ticket.charged_ns = 0
+        if ticket is None:
+            return
+        match event.outcome:
+            case Outcome.RESIDENT | Outcome.JOINED | Outcome.DECLINED:
+                due_ns = 0
+            case Outcome.STARTED if event.production_ns is not None:
+                due_ns = event.production_ns
+            case _:
+                due_ns = ticket.charged_ns
+        refund_ns = max(0, ticket.charged_ns - due_ns)
+        self._accounts[ticket.account].load.refund(refund_ns)
+        ticket.charged_ns -= refund_ns
 
     def _close(self, ticket_id: str) -> EndReservation:
         ticket = self._tickets.pop(ticket_id)

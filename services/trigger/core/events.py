@@ -68,6 +68,8 @@ class PreInferAnswered:
 
     ticket_id: str
     outcome: Outcome
+    production_ns: int | None = None
+    """Expected device time of what was started, as the instance says; None when it does not say."""
 
 
 Event = Arrived | PreInferAnswered

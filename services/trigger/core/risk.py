@@ -67,6 +67,8 @@ class Assessment:
     """Ranking on psi, at the cost model's error quantile."""
     pre_infer_ns: int
     """The pre-infer from nothing, at the cost model's error quantile."""
+    charge_ns: int
+    """The same without the error margin: what the load bound counts, since errors cancel out over many."""
     queue_ns: int
     """Wait ahead of a full inference at the SLO's quantile, as if all ran in full."""
     rank_budget_ns: int
@@ -116,6 +118,7 @@ def assess(demand: Demand, cost: CostModel, queue_ns: int) -> Assessment:
         full_ns=cost.upper_ns(full_ns(demand, cost)),
         rank_on_psi_ns=cost.upper_ns(on_psi_ns),
         pre_infer_ns=cost.upper_ns(cost.extend_ns(demand.prefix_tokens, 0)),
+        charge_ns=cost.extend_ns(demand.prefix_tokens, 0),
         queue_ns=queue_ns,
         rank_budget_ns=demand.rank_budget_ns,
         psi_bytes=psi_bytes(demand.prefix_tokens, cost),

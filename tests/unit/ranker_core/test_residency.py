@@ -41,6 +41,37 @@ def test_held_psi_survives_any_pressure():
     machine.check()
 
 
+def consume(machine: Residency, rank_id: int, ticket_id: str, name: str, tokens: int) -> list:
+    rank(machine, rank_id, name, tokens, ticket_id)
+    return machine.handle(ev.RankEnded(rank_id), 0)
+
+
+def test_what_has_grown_by_less_than_a_page_is_not_copied_to_dram_again():
+    machine = residency()
+    machine.handle(ev.DramAttached(True), 0)
+    lookup = ask(machine, "t0", "ann", 300)[1]
+    machine.handle(ev.LookupEnded(lookup.job_id, 0, b""), 0)
+    machine.handle(ev.ChunkEnded(lookup.job_id, 300), 0)
+    (spill,) = consume(machine, 1, "t0", "ann", 300)
+    assert isinstance(spill, fx.StartSpill) and spill.tokens == 300
+    machine.handle(ev.SpillEnded(spill.entry_id, True), 0)
+    produce(machine, "t1", "ann", 300 + 127)
+    assert consume(machine, 2, "t1", "ann", 300 + 127) == []
+    produce(machine, "t2", "ann", 300 + 128)
+    (again,) = consume(machine, 3, "t2", "ann", 300 + 128)
+    assert isinstance(again, fx.StartSpill) and again.tokens == 300 + 128
+    machine.check()
+
+
+def test_acceptance_says_where_production_begins():
+    machine = residency()
+    produce(machine, "t0", "ann", 300)
+    assert ask(machine, "t1", "ann", 350)[0] == fx.Accept("t1", fx.Acceptance.STARTED, 300)
+    assert ask(machine, "t2", "ann", 360)[0] == fx.Accept("t2", fx.Acceptance.STARTED, 350)
+    assert ask(machine, "t3", "ann", 300)[0] == fx.Accept("t3", fx.Acceptance.RESIDENT)
+    assert ask(machine, "t4", "bob", 200)[0] == fx.Accept("t4", fx.Acceptance.STARTED)
+
+
 def test_refused_footprint_evicts_nobody():
     machine = residency(pages_total=4)
     produce(machine, "t0", "ann", 100)

@@ -29,8 +29,8 @@ class Bench:
         self.machine.check()
         return effects[-1]
 
-    def answer(self, ticket_id, outcome, now_ns=0):
-        effects = self.machine.handle(PreInferAnswered(ticket_id, outcome), now_ns)
+    def answer(self, ticket_id, outcome, now_ns=0, production_ns=None):
+        effects = self.machine.handle(PreInferAnswered(ticket_id, outcome, production_ns), now_ns)
         self.machine.check()
         return effects
 
@@ -140,6 +140,16 @@ def test_device_time_that_may_have_been_spent_is_kept(values, outcome):
     for _ in range(3):
         bench.arrive()
     bench.answer("t1", outcome)
+    assert bench.arrive().reason is DeclineReason.LOAD
+
+
+def test_an_append_is_charged_as_an_append(values):
+    bench = Bench(values, load_burst_ns=100 * MS)
+    for _ in range(3):
+        bench.arrive()
+    bench.answer("t1", Outcome.STARTED, production_ns=1 * MS)
+    bench.answer("t2", Outcome.STARTED, production_ns=1_000 * MS)  # more than was charged: nothing to give back
+    assert isinstance(bench.arrive(), Admit)
     assert bench.arrive().reason is DeclineReason.LOAD
 
 
