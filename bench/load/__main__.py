@@ -1,0 +1,65 @@
+"""The benchmark under an SLO: python -m bench.load [--full]
+
+Ends with one JSON line. The run's folder keeps every trace, every outcome and the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.engine.machine import compute_versions, hardware, source
+from bench.load.campaign import Campaign
+from bench.load.ground import prepare
+from bench.load.noise import idle_probe
+from bench.load.plans import claims
+from bench.load.profile import load_profile
+from bench.load.search import TooNoisy
+from demo.processes import ROOT
+
+_TOO_NOISY = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; 0 when it came to its end, 3 when the machine was too noisy."""
+    given = _options(arguments)
+    profile = load_profile(given.profile)
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    ground = prepare(profile.model, given.ground)
+    campaign = Campaign(profile, ground, given.run_dir, _head(), say, given.seed)
+    try:
+        claims(campaign, profile)
+    except TooNoisy as error:
+        campaign.note("too_noisy", str(error))
+        say(f"the machine is too noisy to judge: {error}")
+        return _TOO_NOISY
+    print(json.dumps({"searches": campaign.run["searches"]}), flush=True)
+    return 0
+
+
+def _head() -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "source": source(ROOT),
+        "versions": compute_versions(),
+        "idle_probe_before": idle_probe().to_json(),
+    }
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description="Open-loop load under an SLO.")
+    parser.add_argument("--full", action="store_true", help="all modes and sweeps")
+    parser.add_argument("--profile", default="default", help="a name in bench/load/profiles, or a file")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, default=Path("run/bench/load"))
+    parser.add_argument("--ground", type=Path, default=Path("run/bench/ground"))
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

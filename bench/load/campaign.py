@@ -1,0 +1,146 @@
+"""A run: probes and searches over modes, written down after each, so that what is done is never lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.load.ablations.modes import MODES
+from bench.load.deployment import Deployment, deployed
+from bench.load.ground import Ground
+from bench.load.probe import Probe, run_probe
+from bench.load.profile import Lengths, Profile, Traffic
+from bench.load.search import Estimate, LengthSearch, MonotoneSearch, RateSearch, Verdict
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+
+RATE_LEAST_HZ, RATE_MOST_HZ = 0.5, 500.0
+TOKENS_LEAST = 128
+USERS_APART = 977
+"""From one probe's first user to the next one's: more than a probe has, and no divisor of their number."""
+
+
+class Campaign:
+    """Runs what it is told and keeps the document of the run."""
+
+    def __init__(self, profile: Profile, ground: Ground, run_dir: Path, head: Row, say: Say, seed: int) -> None:
+        self._profile, self._ground, self._run_dir = profile, ground, run_dir
+        self._say, self._seed = say, seed
+        self._begun_s = time.monotonic()
+        self.run: Row = {**head, "config": {**profile.to_json(), "seed": seed}, "probes": [], "searches": []}
+        run_dir.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def mode(self, name: str) -> Iterator[Deployment]:
+        """A mode's cluster, up."""
+        self.say(f"{name}: {MODES[name].what}")
+        with deployed(MODES[name], self._profile, self._ground, self._run_dir / name) as deployment:
+            yield deployment
+
+    def say(self, text: str) -> None:
+        """A line of progress, with the time so far."""
+        self._say(f"[{time.monotonic() - self._begun_s:5.0f} s] {text}")
+
+    def note(self, name: str, value: Any) -> None:
+        """Put something into the document."""
+        self.run[name] = value
+        self.save()
+
+    def save(self) -> None:
+        """Write the document."""
+        self.run["seconds"] = round(time.monotonic() - self._begun_s, 1)
+        staged = self._run_dir / "run.json.new"
+        staged.write_text(json.dumps(self.run, indent=1) + "\n")
+        staged.replace(self._run_dir / "run.json")
+
+    def probe(
+        self,
+        deployment: Deployment,
+        purpose: str,
+        tokens: int | Lengths,
+        rate_hz: float,
+        traffic: Traffic | None = None,
+    ) -> Row:
+        """One probe, written down."""
+        number = len(self.run["probes"])
+        wanted = Probe(
+            purpose=purpose,
+            tokens=tokens,
+            rate_hz=rate_hz,
+            seed=self._seed * 1000 + number,
+            traffic=traffic or self._profile.traffic,
+            first_user=number * USERS_APART % self._profile.model.users,
+        )
+        row = run_probe(deployment, wanted, self._run_dir / "probes" / f"{number:03d}-{deployment.mode.name}")
+        self.run["probes"].append(row)
+        self.save()
+        self.say(_line(row))
+        return row
+
+    def search_rate(self, deployment: Deployment, purpose: str, tokens: int, guess_hz: float) -> Estimate:
+        """The highest rate that holds at a length."""
+        search = RateSearch(guess_hz, least=RATE_LEAST_HZ, most=RATE_MOST_HZ, quantile=self._profile.slo.quantile)
+        found = self._search(search, lambda rate_hz: self.probe(deployment, purpose, tokens, rate_hz))
+        self._found(deployment, {"kind": "rate", "purpose": purpose, "at_tokens": tokens}, found)
+        return found
+
+    def search_length(self, deployment: Deployment, rate_hz: float, guess_tokens: int) -> Estimate:
+        """The longest history that holds at a rate."""
+        # Returning users' histories are longer than the mean.
+        most = self._profile.model.behaviours - 256
+        search = LengthSearch(guess_tokens, least=TOKENS_LEAST, most=most, quantile=self._profile.slo.quantile)
+        found = self._search(search, lambda tokens: self.probe(deployment, "length", int(tokens), rate_hz))
+        self._found(deployment, {"kind": "length", "purpose": "length", "at_rate_hz": rate_hz}, found)
+        return found
+
+    def steps(self, lengths: list[int]) -> None:
+        """Time the steps of a request, alone, and note them."""
+        profile = self._profile
+        spec = {
+            "model": str(self._ground.model_dir),
+            "dtype": profile.model.dtype,
+            "threads": profile.deployment.threads,
+            "tokens": lengths,
+            "appended": round(profile.traffic.append_mean),
+            "candidates": profile.traffic.candidates,
+        }
+        command = [sys.executable, "-m", "bench.load.steps", json.dumps(spec)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.note("work", json.loads(done.stdout.splitlines()[-1]))
+
+    def _search(self, search: MonotoneSearch, measure: Callable[[float], Row]) -> Estimate:
+        while (position := search.next()) is not None:
+            search.observe(position, verdict_of(measure(position)))
+        return search.result()
+
+    def _found(self, deployment: Deployment, about: Row, found: Estimate) -> None:
+        self.run["searches"].append({"mode": deployment.mode.name, **about, **asdict(found)})
+        self.save()
+        self.say(f"{deployment.mode.name} {about}: {found.value} ({found.low} to {found.high})")
+
+
+def verdict_of(row: Row) -> Verdict:
+    """What a search wants to know of a probe."""
+    return Verdict(
+        late=row["late"],
+        count=row["requests"],
+        errors=sum(row["errors"].values()),
+        end_to_end_late=row["end_to_end_late"],
+        is_disturbed=row["is_disturbed"],
+        bursts=tuple(row["late_bursts"]),
+    )
+
+
+def _line(row: Row) -> str:
+    verdict = "disturbed" if row["is_disturbed"] else "held" if row["held"] else "missed"
+    late = f"{row['late']} of {row['requests']} late"
+    quantiles = f"rank P50 {row['rank_ms'].get('p50')} P99 {row['rank_ms'].get('p99')} ms"
+    return f"{row['mode']} {row['tokens']} tokens at {row['rate_hz']:.2f}/s: {verdict}, {late}, {quantiles}"

@@ -1,0 +1,140 @@
+"""One probe: a mode, a length and a rate; at least a thousand requests; what came of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.load.deployment import Deployment
+from bench.load.noise import CpuTimes, Idle, idle_probe, own_cpu_s, share_between
+from bench.load.outcome import Outcome, read_outcomes
+from bench.load.profile import Lengths, Slo, Traffic
+from bench.load.tally import tally
+from bench.load.trace import write_trace
+from bench.load.traffic import Plan, PlannedRequest, plan
+
+GENERATOR = "load"
+"""Its name among the processes."""
+QUIET_WAIT_S = 20.0
+"""How long a probe waits for the machine to become quiet."""
+REST_S = 1.2
+"""Before a probe: windows of the one before close, copies end."""
+
+
+class GeneratorFailed(Exception):
+    """The load generator ended with an error; the text is its last words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What to send."""
+
+    purpose: str
+    tokens: int | Lengths
+    rate_hz: float
+    seed: int
+    traffic: Traffic
+    first_user: int
+
+
+def run_probe(deployment: Deployment, probe: Probe, folder: Path) -> dict[str, Any]:
+    """Send it, and add up what came of it."""
+    requests = _planned(deployment, probe)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_trace(folder / "trace.jsonl", requests, _about(deployment, probe))
+    time.sleep(REST_S)
+    idle = _quiet()
+    counters = deployment.counters()
+    before, own_s = CpuTimes.read(deployment.processes), own_cpu_s()
+    outcomes, generator_s = _send(deployment, folder)
+    after = CpuTimes.read(deployment.processes)
+    share = share_between(before, after, own_cpu_s() - own_s)
+    counted = [(request, outcome) for request, outcome in zip(requests, outcomes, strict=True) if request.is_counted]
+    elapsed_s = after.at_s - before.at_s
+    return {
+        **_about(deployment, probe),
+        "seconds": round(elapsed_s, 1),
+        "requests": len(counted),
+        "warmup": len(requests) - len(counted),
+        **tally(counted, deployment.profile.slo),
+        "counters": _grown(counters, deployment.counters()),
+        "cpu_share": {**share.by_process, GENERATOR: round(generator_s / elapsed_s, 4)},
+        "noise": {**idle.to_json(), **share.to_json()},
+        "is_disturbed": share.is_disturbed or not idle.is_quiet,
+    }
+
+
+def users_of(requests: Sequence[PlannedRequest]) -> int:
+    """How many users a trace has."""
+    return len({request.user for request in requests})
+
+
+def _planned(deployment: Deployment, probe: Probe) -> list[PlannedRequest]:
+    profile = deployment.profile
+    return plan(
+        Plan(
+            traffic=probe.traffic,
+            stages=profile.stages,
+            rate_hz=probe.rate_hz,
+            seed=probe.seed,
+            first_user=probe.first_user,
+            users=profile.model.users,
+            tokens=probe.tokens,
+        )
+    )
+
+
+def _about(deployment: Deployment, probe: Probe) -> dict[str, Any]:
+    tokens = probe.tokens if isinstance(probe.tokens, int) else asdict(probe.tokens)
+    return {
+        "mode": deployment.mode.name,
+        "purpose": probe.purpose,
+        "tokens": tokens,
+        "rate_hz": round(probe.rate_hz, 3),
+        "return_share": probe.traffic.return_share,
+        "seed": probe.seed,
+    }
+
+
+def _quiet() -> Idle:
+    """The first quiet idle probe, or the last one when the machine would not become quiet."""
+    end_s = time.monotonic() + QUIET_WAIT_S
+    while not (idle := idle_probe()).is_quiet and time.monotonic() < end_s:
+        time.sleep(1.0)
+    return idle
+
+
+def _send(deployment: Deployment, folder: Path) -> tuple[list[Outcome], float]:
+    """The outcomes, and the processor time that sending took."""
+    spec, outcomes = folder / "spec.json", folder / "outcomes.jsonl"
+    described = {
+        "trace": str(folder / "trace.jsonl"),
+        "outcomes": str(outcomes),
+        "has_arrive": deployment.mode.has_arrive,
+        "otlp": deployment.cluster.otlp_endpoint,
+        "target": asdict(deployment.target),
+    }
+    spec.write_text(json.dumps(described, indent=2) + "\n")
+    began_s = own_cpu_s()
+    command = [sys.executable, "-m", "bench.load.generator", str(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GeneratorFailed(done.stderr.strip()[-2000:])
+    return read_outcomes(outcomes), own_cpu_s() - began_s
+
+
+def _grown(before: Counter[str], after: Counter[str]) -> dict[str, int]:
+    grown = {name: after[name] - before[name] for name in after}
+    return {name: value for name, value in sorted(grown.items()) if value}
+
+
+def holds(late: int, count: int, slo: Slo) -> bool:
+    """Whether so many late of so many keep the quantile."""
+    return late <= (1.0 - slo.quantile) * count
