@@ -1,0 +1,1 @@
+"""Load under an SLO."""
