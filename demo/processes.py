@@ -108,6 +108,10 @@ class Supervisor:
         """Start a process that has ended, as it was started before."""
         self.start(self._specs[name])
 
+    def spec(self, name: str) -> ProcessSpec:
+        """How a process was started."""
+        return self._specs[name]
+
     def pid(self, name: str) -> int:
         """Process id by name."""
         return self._processes[name].pid
