@@ -3,11 +3,8 @@
 import asyncio
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
 
 import grpc
-import numpy as np
-import pytest
 
 from bench.load.ablations.modes import MODES
 from relaygr.behaviours.store import FileStore
@@ -18,14 +15,12 @@ from services.trigger.arrival import LogHead, cut_at
 from tests.system.beside import beside
 from tests.system.world import (
     AT_RISK_MS,
-    FRESH_USERS,
     ITEMS,
     LIMITS,
     NO_RISK_MS,
     USERS,
     arrive_admitted,
     relay_admitted,
-    until,
 )
 
 SHORT_MS = 150.0

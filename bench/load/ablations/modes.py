@@ -59,6 +59,16 @@ _ALL = (
         what="As shipped, but users are bound by gRPC's header-keyed ring hash, without a bound on load.",
         commands={"router": (*_ROUTER, "ring_hash")},
     ),
+    Mode(
+        name="remote_pool",
+        what="Psi live in a pool of another process; the least loaded instance fetches them over gRPC while ranking.",
+        commands={
+            "router": (*_ROUTER, "least_loaded_pooled"),
+            "ranker": ("-m", "bench.load.ablations.pool_ranker"),
+            # In the expander's place: at its address, with its byte budget.
+            "expander": ("-m", "bench.load.ablations.pool"),
+        },
+    ),
 )
 
 MODES: Mapping[str, Mode] = MappingProxyType({mode.name: mode for mode in _ALL})
