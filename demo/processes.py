@@ -108,10 +108,6 @@ class Supervisor:
         """Start a process that has ended, as it was started before."""
         self.start(self._specs[name])
 
-    def spec(self, name: str) -> ProcessSpec:
-        """How a process was started."""
-        return self._specs[name]
-
     def pid(self, name: str) -> int:
         """Process id by name."""
         return self._processes[name].pid
@@ -120,6 +116,10 @@ class Supervisor:
         """Exit codes of the processes that do not run any more, by name."""
         codes = ((name, process.poll()) for name, process in self._processes.items())
         return {name: code for name, code in codes if code is not None}
+
+    def spec(self, name: str) -> ProcessSpec:
+        """How a process was started."""
+        return self._specs[name]
 
     def log_path(self, name: str) -> Path:
         """Where a process prints to."""

@@ -21,6 +21,7 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 from bench.load.ablations.pool_tier import PoolFound, PoolTier
 from relaygr.behaviours.columns import chain_of
+from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import PsiKey
 from relaygr.rpc.identity import model_from_pb
 from relaygr.telemetry import current_traceparent
@@ -62,12 +63,13 @@ class PassingResidency(Residency):
         return key in self._books.entries.by_key
 
     def _spare_reload(self, event: ev.LookupEnded, now_ns: int) -> None:
-        """The pool has all that a pre-infer would produce, and no rank waits: there is nothing to do."""
+        """The pool lacks less than a page of what a pre-infer would produce, and no rank waits: nothing is to do."""
         entry = self._books.entries.by_job.get(event.job_id)
-        if entry is None or entry.state != PsiState.LOOKING_UP or entry.joiners:
+        if entry is None or entry.state != PsiState.LOOKING_UP or entry.joiners or not event.tokens:
             return
-        if event.tokens == entry.goal_tokens and entry.chain.digest_at(event.tokens) == event.digest:
-            self._end_tickets(entry, now_ns, tokens=event.tokens)
+        missing_tokens = entry.goal_tokens - event.tokens
+        if 0 <= missing_tokens < PAGE_TOKENS and entry.chain.digest_at(event.tokens) == event.digest:
+            self._end_tickets(entry, now_ns, tokens=entry.goal_tokens)
 
     def _pass_on(self, now_ns: int) -> list[Effect]:
         for entry in list(self._books.entries.by_key.values()):
@@ -78,6 +80,8 @@ class PassingResidency(Residency):
             elif self._books.is_dram_attached and entry.entry_id not in self._books.spill_queue:
                 entry.is_spill_due = True
                 self._attend(entry, Cause.UNWANTED, now_ns)
+                if entry.state == PsiState.RESIDENT and entry.entry_id not in self._books.spill_queue:
+                    self._end_tickets(entry, now_ns)  # Too little is new for a copy.
         idle = [self._books.entries.by_id[entry_id] for entry_id in self._books.policy.victims()]
         for entry in idle:
             if entry.entry_id not in self._books.spill_queue:
