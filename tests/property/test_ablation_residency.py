@@ -6,6 +6,7 @@ from bench.load.ablations.pool_ranker import PassingResidency
 from relaygr.domain.chain import Chain
 from relaygr.domain.identity import PsiKey
 from services.ranker.core import effects as fx
+from services.ranker.core.lifecycle import PsiState
 from tests.property.ranker_world import Tokens, World
 from tests.property.test_ranker_walk import Walker
 from tests.unit.ranker_core.histories import COST
@@ -49,8 +50,17 @@ class PassingWalker(Walker):
         self.world = PassingWorld(machine)
         self.world.attach_dram(self.is_attached)
 
-    def idle_entries(self) -> int:
-        return sum(entry.is_idle for entry in self.world.machine._books.entries.by_id.values())
+    def lingering(self) -> list[int]:
+        """Complete psi that nothing reads and no copy waits for."""
+        books = self.world.machine._books
+        return [
+            entry.entry_id
+            for entry in books.entries.by_id.values()
+            if entry.state == PsiState.RESIDENT
+            and not (entry.leases or entry.is_pending or entry.entry_id in books.spill_queue)
+            # Without a pool a ticket is all that psi has.
+            and (books.is_dram_attached or not entry.tickets)
+        ]
 
 
 def test_walks_keep_the_invariants_and_leave_nothing_on_the_device():
@@ -59,9 +69,9 @@ def test_walks_keep_the_invariants_and_leave_nothing_on_the_device():
         walker = PassingWalker(seed)
         for _ in range(STEPS):
             walker.chance.choices(list(walker.moves), list(walker.moves.values()))[0]()
-            assert walker.idle_entries() <= len(walker.world.machine._books.spill_queue)
+            assert not walker.lingering()
         walker.world.let_everything_end()
         for name, count in walker.world.machine.snapshot().counters.items():
             counters[name] = counters.get(name, 0) + count
-    assert min(counters[name] for name in ("spills_stored", "spills_failed", "lookup_hits", "rank_joined")) > 20
-    assert counters["evicted_space"] <= counters["spills_started"] // 50
+    done = ("spills_stored", "spills_failed", "lookup_hits", "rank_joined", "rank_partial", "tickets_released")
+    assert min(counters[name] for name in done) >= 5, {name: counters[name] for name in done}
