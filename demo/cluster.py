@@ -86,7 +86,8 @@ class Cluster:
         """
         shutil.rmtree(self._plan.run_dir / "etcd", ignore_errors=True)
         shutil.rmtree(self.traces_dir, ignore_errors=True)
-        first = [self._etcd(), *([self._collector()] if self.has("collector") else []), *self._plan.extra(self)]
+        collectors = [self._collector()] if self.has("collector") else []
+        first = [self._etcd(), *collectors, *self._plan.extra(self)]  # noqa: S610
         for spec in first:
             self._supervisor.start(spec)
         self._supervisor.wait_ready(*(spec.name for spec in first))

@@ -121,6 +121,10 @@ class Supervisor:
         codes = ((name, process.poll()) for name, process in self._processes.items())
         return {name: code for name, code in codes if code is not None}
 
+    def spec(self, name: str) -> ProcessSpec:
+        """How a process was started."""
+        return self._specs[name]
+
     def log_path(self, name: str) -> Path:
         """Where a process prints to."""
         return self._log_dir / f"{name}.log"

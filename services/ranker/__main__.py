@@ -17,7 +17,7 @@ from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1 import ranker_pb2_grpc
-from services.ranker.assembly import Ranker, named
+from services.ranker.assembly import Makers, Ranker, named
 from services.ranker.config import RankerConfig
 
 SWITCH_INTERVAL_S = 0.0005
@@ -30,7 +30,7 @@ def share_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-async def serve(config: RankerConfig) -> None:
+async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
     """Serve until told to stop."""
     telemetry = Telemetry.setup(
         "relaygr-ranker",
@@ -47,7 +47,7 @@ async def serve(config: RankerConfig) -> None:
         telemetry=telemetry,
         default_deadline_ns=int(config.rank_deadline_default_ms * 1e6),
     )
-    ranker = Ranker.build(config, telemetry)
+    ranker = Ranker.build(config, telemetry, makers)
     server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, ranker.servicer, "relaygr.v1.RankerService")
     ranker.announce(config, await server.start())
     probe.start()
@@ -57,13 +57,13 @@ async def serve(config: RankerConfig) -> None:
     telemetry.shutdown()
 
 
-def main() -> None:
-    """Read the environment and run."""
+def main(makers: Makers | None = None) -> None:
+    """Read the environment and run; `makers` of other parts than the ranker's own."""
     config = named(load(RankerConfig, "RELAYGR_RANKER", os.environ))
     configure_logging("ranker", config.log_level)
     share_interpreter()
     logging.getLogger(__name__).info("config %s", json.dumps(describe(config)))
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, makers))
 
 
 if __name__ == "__main__":

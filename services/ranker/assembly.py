@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -56,6 +56,16 @@ def named(config: RankerConfig) -> RankerConfig:
     return config if config.instance_id else replace(config, instance_id=f"ranker-{secrets.token_hex(4)}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """What makes the parts that decide, answer and store."""
+
+    dram: Callable[..., DramTier] = DramTier
+    residency: Callable[..., Residency] = Residency
+    engine: Callable[..., Engine] = Engine
+    service: Callable[..., RankerService] = RankerService
+
+
 @dataclass(slots=True)
 class Ranker:
     """A ranker, ready to serve."""
@@ -72,17 +82,15 @@ class Ranker:
     registration: Registration | None = None
 
     @classmethod
-    def build(cls, config: RankerConfig, telemetry: Telemetry) -> Ranker:
+    def build(cls, config: RankerConfig, telemetry: Telemetry, makers: Makers | None = None) -> Ranker:
         """Load, measure and wire. Takes seconds: weights, arena, calibration."""
-        loop = asyncio.get_running_loop()
+        loop, makers = asyncio.get_running_loop(), makers or Makers()
         model, device, arena, cost = prepare_device(config)
         store = _open_store(config.store, model.spec.features) if config.store else None
         instance = Instance(_record(config, model, arena, cost))
         channels = ChannelPool(telemetry)
-        dram = None
-        if config.expander:
-            epoch = instance.record.epoch
-            dram = DramTier(config.expander, channels, config.instance_id, epoch, model.spec.identity)
+        owner = config.instance_id, instance.record.epoch, model.spec.identity
+        dram = makers.dram(config.expander, channels, *owner) if config.expander else None
         copies = PageCopies(device, arena)
         metrics = RankerMetrics(telemetry)
         executor = Executor(
@@ -92,7 +100,7 @@ class Ranker:
             observe=metrics.worked,
             step_ended=device.step_ended,
         )
-        residency = _residency(config, arena, cost)
+        residency = _residency(makers.residency, config, arena, cost)
         productions = Productions(
             model=model,
             arena=arena,
@@ -106,7 +114,7 @@ class Ranker:
             loop=loop,
             sources_max=config.tickets_max,
         )
-        engine = Engine(
+        engine = makers.engine(
             model=model,
             arena=arena,
             residency=residency,
@@ -116,8 +124,8 @@ class Ranker:
             loop=loop,
         )
         metrics.observe(residency, engine.load)
-        ranker = cls(
-            servicer=RankerService(
+        ranker: Ranker = cls(
+            servicer=makers.service(
                 engine=engine,
                 model=model,
                 reader=PrefixReader(model.spec.features, model.spec.limits, store),
@@ -247,8 +255,8 @@ def _record(config: RankerConfig, model: RelayModel, arena: torch.Tensor, cost: 
     )
 
 
-def _residency(config: RankerConfig, arena: torch.Tensor, cost: CostModel) -> Residency:
-    return Residency(
+def _residency(make: Callable[..., Residency], config: RankerConfig, arena: torch.Tensor, cost: CostModel) -> Residency:
+    return make(
         pages_total=arena.shape[0],
         tickets_max=config.tickets_max,
         entries_max=config.entries_max,

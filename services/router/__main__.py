@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 from relaygr.config import describe, load
@@ -19,7 +20,7 @@ from services.router.config import RouterConfig
 _log = logging.getLogger(__name__)
 
 
-async def run(config: RouterConfig) -> None:
+async def run(config: RouterConfig, build: Callable[[RouterConfig, Telemetry], Router] = Router) -> None:
     """Build outside-in, serve until a signal, leave in order."""
     telemetry = Telemetry.setup(
         "relaygr-router",
@@ -29,7 +30,7 @@ async def run(config: RouterConfig) -> None:
         sample_ratio=config.trace_sample_ratio,
         resource=describe(config),
     )
-    router = Router(config, telemetry)
+    router = build(config, telemetry)
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     try:
         await router.start()
@@ -41,13 +42,13 @@ async def run(config: RouterConfig) -> None:
         telemetry.shutdown()
 
 
-def main() -> None:
-    """Entry point."""
+def main(build: Callable[[RouterConfig, Telemetry], Router] = Router) -> None:
+    """Entry point; `build` puts the router together."""
     config = load(RouterConfig, "RELAYGR_ROUTER", os.environ)
     config = replace(config, router_id=config.router_id or uuid.uuid4().hex[:12])
     configure_logging("router", config.log_level)
     _log.info("config %s", json.dumps(describe(config)))
-    asyncio.run(run(config))
+    asyncio.run(run(config, build))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import uuid
+from collections.abc import Callable
 from time import monotonic_ns
 
 from relaygr.registry import Registration, keys
@@ -36,15 +37,26 @@ PEER_KEPT_S = 15.0
 
 
 class Router:
-    """Everything of one router. Make it on a running loop; `start`, then `leave` and `close`."""
+    """Everything of one router. Make it on a running loop; `start`, then `leave` and `close`.
 
-    def __init__(self, config: RouterConfig, telemetry: Telemetry) -> None:
+    `binding`, `rankers` and `service` make the parts that choose, call and answer.
+    """
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        telemetry: Telemetry,
+        *,
+        binding: Callable[..., Binding] = Binding,
+        rankers: Callable[[ChannelPool], Rankers] = Rankers,
+        service: Callable[..., RouterService] = RouterService,
+    ) -> None:
         self.config = config
         self.router_id = config.router_id or uuid.uuid4().hex[:12]
         self._has_members = asyncio.Event()
         self._peer_timers: dict[str, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self.core = Binding(
+        self.core = binding(
             spill_floor_ns=config.spill_floor_ns,
             pins_max=config.pins_max,
             members_max=config.members_max,
@@ -52,7 +64,7 @@ class Router:
         )
         self.driver: Driver[Event, Effect] = Driver(self.core, self._perform)
         self.metrics = RouterMetrics(telemetry, self.core)
-        self._rankers = Rankers(ChannelPool(telemetry))
+        self._rankers = rankers(ChannelPool(telemetry))
         self._probes = Probes(
             self._rankers, self.core.members, self.driver.feed, suspect_timeout_s=config.suspect_timeout_ms / 1e3
         )
@@ -76,7 +88,7 @@ class Router:
             self.metrics,
             margin_ns=config.margin_ns,
         )
-        service = RouterService(
+        servicer = service(
             config,
             self.core,
             relay,
@@ -85,7 +97,7 @@ class Router:
             trigger_count=lambda: self.discovery.trigger_count,
         )
         self.server = RpcServer(service_name="router", address=config.address, telemetry=telemetry)
-        self.server.add(add_RouterServiceServicer_to_server, service, "relaygr.v1.RouterService")
+        self.server.add(add_RouterServiceServicer_to_server, servicer, "relaygr.v1.RouterService")
         self.address = config.address
         self._registration: Registration | None = None
         self._ready: asyncio.Task[None] | None = None

@@ -98,7 +98,8 @@ class Relay:
             timeout_s = child_timeout_s(end_ns - self._clock(), self._margin_ns)
             has_other = self._core.route_rank(subject, ticket, tried, self._clock()) is not None
             try:
-                response = await self._attempt(record, ticket, request, timeout_s, has_other=has_other)
+                has_psi = placement.branch is Branch.TICKET
+                response = await self._attempt(record, request, timeout_s, has_psi=has_psi, has_other=has_other)
             except (Unreachable, Stale) as error:
                 if isinstance(error, Unreachable) and self._has_failed(error):
                     self._failed(record)
@@ -185,14 +186,14 @@ class Relay:
     async def _attempt(
         self,
         record: InstanceRecord,
-        ticket: TicketRef | None,
         request: ranker_pb2.RankRequest,
         timeout_s: float,
         *,
+        has_psi: bool,
         has_other: bool,
     ) -> ranker_pb2.RankResponse:
         began_ns = self._clock()
-        expected_ns = _expected_rank_ns(record, request, has_psi=ticket is not None)
+        expected_ns = _expected_rank_ns(record, request, has_psi=has_psi)
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
         queues = None
         call = asyncio.create_task(self._rankers.rank(record.address, request, timeout_s))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Callable
 
 from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore
@@ -22,13 +23,14 @@ from services.trigger.adapters.histories import Histories
 from services.trigger.adapters.membership import Membership
 from services.trigger.adapters.router import RouterClient
 from services.trigger.config import TriggerConfig
+from services.trigger.core.admission import Admission, AdmissionRules
 from services.trigger.service import TriggerService
 
 _log = logging.getLogger(__name__)
 _MS = 1_000_000
 
 
-async def run(config: TriggerConfig) -> None:
+async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admission] = Admission) -> None:
     """Build outside-in, serve until a signal, leave in order."""
     trigger_id = config.trigger_id or uuid.uuid4().hex[:12]
     telemetry = Telemetry.setup(
@@ -50,7 +52,8 @@ async def run(config: TriggerConfig) -> None:
         store = FileStore(config.store) if config.store else None
         if store is not None:
             cleanup.callback(keep_fresh(store).cancel)
-        service = TriggerService(config, router, Histories(store, config.store_timeout_ms / 1e3), telemetry)
+        histories = Histories(store, config.store_timeout_ms / 1e3)
+        service = TriggerService(config, router, histories, telemetry, admission=admission)
         cleanup.callback(service.close)
         server = RpcServer(service_name="trigger", address=config.address, telemetry=telemetry)
         server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
@@ -69,12 +72,12 @@ async def run(config: TriggerConfig) -> None:
         await serve_until_signal(server, on_stop)
 
 
-def main() -> None:
-    """Entry point."""
+def main(admission: Callable[[AdmissionRules], Admission] = Admission) -> None:
+    """Entry point; `admission` makes the core."""
     config = load(TriggerConfig, "RELAYGR_TRIGGER", os.environ)
     configure_logging("trigger", config.log_level)
     _log.info("config %s", json.dumps(describe(config)))
-    asyncio.run(run(config))
+    asyncio.run(run(config, admission))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from services.trigger.adapters.pre_infers import PreInfers
 from services.trigger.adapters.router import Binding, RouterClient
 from services.trigger.arrival import Arrival, LogHead, check_limits, cut_at, demand_of, parse_arrival
 from services.trigger.config import TriggerConfig
-from services.trigger.core.admission import Admission
+from services.trigger.core.admission import Admission, AdmissionRules
 from services.trigger.core.effects import Admit, Decline, Effect, PassBy
 from services.trigger.core.events import Arrived, Demand
 from services.trigger.core.risk import Assessment
@@ -36,7 +36,7 @@ Decided = Admit | Decline | PassBy
 class TriggerService(TriggerServiceServicer):
     """Answers arrivals.
 
-    Collaborators are handed in; `unix_now_ns` and `new_id` are so that tests can fix them.
+    Collaborators are handed in; `admission` makes the core, `unix_now_ns` and `new_id` are so that tests can fix them.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class TriggerService(TriggerServiceServicer):
         histories: Histories,
         telemetry: Telemetry,
         *,
+        admission: Callable[[AdmissionRules], Admission] = Admission,
         unix_now_ns: Callable[[], int] = time.time_ns,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ):
@@ -55,7 +56,7 @@ class TriggerService(TriggerServiceServicer):
         self._telemetry = telemetry
         self._unix_now_ns = unix_now_ns
         self._new_id = new_id
-        self._admission = Admission(config.rules)
+        self._admission = admission(config.rules)
         self._driver = Driver(self._admission, self._perform)
         self._metrics = TriggerMetrics(telemetry, self._admission)
         self._pre_infers = PreInfers(router, self._driver.feed, telemetry, self._metrics)

@@ -13,7 +13,7 @@ from relaygr.errors import InvalidRequest, PeerFailed, Refused, Stale
 from relaygr.telemetry import names as telemetry_names
 from relaygr.v1 import common_pb2, ranker_pb2, router_pb2
 from services.router.core.events import CallFailed, FenceReason
-from tests.contract.router_world import HISTORY, FakeRanker, Freezer, failing, router_world, until
+from tests.contract.router_world import CUT, HISTORY, FakeRanker, Freezer, failing, router_world, until
 from tests.unit.router.fleet import COST, GIB, LIMITS, MODEL, OTHER_MODEL
 
 
@@ -309,3 +309,17 @@ async def test_in_flight_work_returns_to_nothing(world):
     for name in world.rankers:
         assert world.router.core.load.load_ns(name, time.monotonic_ns() + 10**15) == 0
     world.router.core.check()
+
+
+async def test_a_rank_away_from_its_psi_counts_as_full_in_the_view_of_load(world):
+    away, there = world.rankers["a"], world.rankers["b"]
+    await away.kill()
+    there.pause_s = 30
+    cost, tokens = there.record.cost, CUT.behaviour_count + 1
+    for ranker, expected_ns in ((there, cost.rank_ns(1, 0, tokens)), (away, cost.full_ns(1, 0, tokens))):
+        asked = len(there.asked)
+        call = asyncio.create_task(world.rank(ticket=world.ticket(ranker)))
+        await until(lambda asked=asked: len(there.asked) > asked)
+        assert world.router.core.load.load_ns("b", time.monotonic_ns()) == expected_ns
+        call.cancel()
+        await until(lambda: world.router.core.load.load_ns("b", time.monotonic_ns()) == 0)

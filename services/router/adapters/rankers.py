@@ -26,25 +26,25 @@ class Rankers:
 
     async def rank(self, address: str, request: ranker_pb2.RankRequest, timeout_s: float) -> ranker_pb2.RankResponse:
         """Score candidates."""
-        return await _answer(self._stub(address).Rank(request, timeout=timeout_s), address)
+        return await answer_of(self._stub(address).Rank(request, timeout=timeout_s), address)
 
     async def pre_infer(
         self, address: str, request: ranker_pb2.PreInferRequest, timeout_s: float
     ) -> ranker_pb2.PreInferResponse:
         """Start a production."""
-        return await _answer(self._stub(address).PreInfer(request, timeout=timeout_s), address)
+        return await answer_of(self._stub(address).PreInfer(request, timeout=timeout_s), address)
 
     async def release(
         self, address: str, request: ranker_pb2.ReleaseRequest, timeout_s: float
     ) -> ranker_pb2.ReleaseResponse:
         """End a reservation."""
-        return await _answer(self._stub(address).Release(request, timeout=timeout_s), address)
+        return await answer_of(self._stub(address).Release(request, timeout=timeout_s), address)
 
     async def forget(
         self, address: str, request: ranker_pb2.ForgetRequest, timeout_s: float
     ) -> ranker_pb2.ForgetResponse:
         """Erase a user."""
-        return await _answer(self._stub(address).Forget(request, timeout=timeout_s), address)
+        return await answer_of(self._stub(address).Forget(request, timeout=timeout_s), address)
 
     async def is_serving(self, address: str, timeout_s: float) -> bool:
         """True when the standard health service says so; False when it says nothing."""
@@ -65,7 +65,7 @@ class Rankers:
     async def _health(self, address: str, timeout_s: float) -> int | None:
         try:
             stub = health_pb2_grpc.HealthStub(self._pool.get(address))
-            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
+            answer = await answer_of(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
         except RelayError:
             return None
         return int(answer.status)
@@ -86,7 +86,12 @@ def queues_of(load: common_pb2.Load) -> Queues:
     )
 
 
-async def _answer(call: Awaitable[Response], address: str) -> Response:
+async def answer_of(call: Awaitable[Response], address: str) -> Response:
+    """What a call answers; its faults as errors.
+
+    Raises:
+        RelayError: names the address.
+    """
     try:
         return await call
     except grpc.aio.AioRpcError as error:

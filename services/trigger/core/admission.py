@@ -185,7 +185,7 @@ class Admission:
         assessment = self._assess(event.demand, event.instance, account)
         if not assessment.is_at_risk:
             return PassBy(event.ticket_id, assessment)
-        reason = _hopeless(event, assessment)
+        reason = self._hopeless(event, assessment)
         if reason is None and (not is_listed or self._is_full()):
             reason = DeclineReason.TABLE_FULL
         reason = reason or self._over_bound(event.instance, account, assessment, now_ns)
@@ -216,6 +216,22 @@ class Admission:
 
     def _is_full(self) -> bool:
         return len(self._tickets) >= self._rules.tickets_max or len(self._unanswered) >= self._rules.unanswered_max
+
+    def _hopeless(self, event: Arrived, assessment: Assessment) -> DeclineReason | None:
+        """Why a pre-infer could not help this request, whatever the bounds say."""
+        demand, instance = event.demand, event.instance
+        if demand.prefix_tokens <= 1:
+            return DeclineReason.EMPTY_PREFIX
+        saved_ns = assessment.full_ns - assessment.rank_on_psi_ns
+        if saved_ns * 100 < GAIN_MIN_PERCENT * assessment.full_ns:
+            return DeclineReason.NO_GAIN
+        # A pre-infer is the last class of its device: all that is queued goes first.
+        late_ns = instance.backlog_ns + assessment.pre_infer_ns - demand.time_to_rank_ns
+        if late_ns <= 0:
+            return None
+        # A rank that joins lends its class, so at most the pre-infer itself is left to wait for.
+        join_ns = min(late_ns, assessment.pre_infer_ns) + assessment.rank_on_psi_ns
+        return None if join_ns < assessment.full_ns else DeclineReason.TOO_LATE
 
     def _footprint_share_bytes(self, instance: InstanceView) -> int:
         return int(instance.device_budget_bytes * self._rules.footprint_share) // instance.trigger_count
@@ -270,20 +286,3 @@ class Admission:
         account.open_bytes -= ticket.psi_bytes
         account.open_tickets -= 1
         return EndReservation(ticket_id, ticket.account[0], ticket.psi_bytes)
-
-
-def _hopeless(event: Arrived, assessment: Assessment) -> DeclineReason | None:
-    """Why a pre-infer could not help this request, whatever the bounds say."""
-    demand, instance = event.demand, event.instance
-    if demand.prefix_tokens <= 1:
-        return DeclineReason.EMPTY_PREFIX
-    saved_ns = assessment.full_ns - assessment.rank_on_psi_ns
-    if saved_ns * 100 < GAIN_MIN_PERCENT * assessment.full_ns:
-        return DeclineReason.NO_GAIN
-    # A pre-infer is the last class of its device: all that is queued goes first.
-    late_ns = instance.backlog_ns + assessment.pre_infer_ns - demand.time_to_rank_ns
-    if late_ns <= 0:
-        return None
-    # A rank that joins lends its class, so at most the pre-infer itself is left to wait for.
-    join_ns = min(late_ns, assessment.pre_infer_ns) + assessment.rank_on_psi_ns
-    return None if join_ns < assessment.full_ns else DeclineReason.TOO_LATE
