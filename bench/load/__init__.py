@@ -1,0 +1,1 @@
+"""How much load a cluster holds within its service-level objective, and how long a history."""
