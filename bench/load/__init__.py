@@ -1,0 +1,1 @@
+"""Load on a running cluster: requests at given times, whatever the answers do."""
