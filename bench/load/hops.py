@@ -34,9 +34,9 @@ ITEMS = 50_000
 LIMITS = ModelLimits(
     window_behaviours_max=2048, window_step_behaviours=512, delta_behaviours_max=64, candidates_max=1024
 )
-TICKS_HZ = os.sysconf("SC_CLK_TCK")
 NOW_S = 1_700_000_000
 _START_NS = 200_000_000
+_REST_S = 3.0
 _MODEL_SEED = 5
 
 
@@ -71,12 +71,23 @@ class Hops:
         client = RelayClient(*addresses, telemetry=telemetry, arrive_timeout_ms=1000.0, rank_deadline_ms=3000.0)
         async with client:
             await self._send(client, range(self._given.users), self._given.warm_rate)
+            idle_ms = await self._idle()
             before = _cpu_of(self._pids)
             users = self._rng.integers(0, self._given.users, int(self._given.rate * self._given.seconds))
             rankings = await self._send(client, users.tolist(), self._given.rate)
             after = _cpu_of(self._pids)
         await asyncio.to_thread(telemetry.shutdown)
-        return self._summed(rankings, before, after)
+        return self._summed(rankings, before, after) | {"idle_cpu_ms_per_s": idle_ms}
+
+    async def _idle(self) -> dict[str, float]:
+        """CPU milliseconds a second of processes that nobody asks anything."""
+        await asyncio.sleep(_REST_S)
+        before = _cpu_of(self._pids)
+        await asyncio.sleep(_REST_S)
+        after = _cpu_of(self._pids)
+        idle_ms = {name: round(1e3 * (after[name] - before[name]) / _REST_S, 2) for name in before}
+        print(f"  CPU ms a second when idle: {idle_ms}", file=sys.stderr)
+        return idle_ms
 
     async def _send(self, client: RelayClient, users: Sequence[int], rate_hz: float) -> list[Ranking]:
         self._late_ms.clear()
@@ -148,11 +159,15 @@ def _parts_of(ranking: Ranking) -> dict[str, float]:
 
 
 def _cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
-    """CPU seconds so far of each process, of all its threads; to a hundredth."""
+    """CPU seconds so far of each process, of the threads it has now."""
+    return {name: sum(_thread_seconds(pid).values()) for name, pid in pids.items()}
+
+
+def _thread_seconds(pid: int) -> dict[int, float]:
+    # The scheduler's own count: that of /proc/<pid>/stat is sampled, and misses bursts shorter than a tick.
     seconds = {}
-    for name, pid in pids.items():
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        seconds[name] = (int(fields[11]) + int(fields[12])) / TICKS_HZ
+    for path in Path(f"/proc/{pid}/task").iterdir():
+        seconds[int(path.name)] = int((path / "schedstat").read_text().split()[0]) / 1e9
     return seconds
 
 

@@ -59,6 +59,8 @@ class Telemetry:
         self._is_shut_down = False
         self.tracer = self._tracer(described, span_processors, sample_ratio)
         self.meter = self._meter(described, metric_readers)
+        self.has_reader = bool(metric_readers)
+        """Whether anybody takes the metrics; what is measured for them alone need not be."""
         self.metric_reader: InMemoryMetricReader | None = None
         """Set by `for_tests`."""
 

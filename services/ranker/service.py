@@ -230,7 +230,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self, request: ranker_pb2.ForgetRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.ForgetResponse:
         """Purge a user from device and DRAM."""
-        device, dram, reached = await self._engine.forget(user_key_of(request.tenant, request.user))
+        owner = user_key_of(request.tenant, request.user)
+        self._reader.forget(owner)
+        device, dram, reached = await self._engine.forget(owner)
         return ranker_pb2.ForgetResponse(device_entries=device, dram_entries=dram, dram_reached=reached)
 
     async def Describe(
