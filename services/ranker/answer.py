@@ -9,6 +9,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from opentelemetry.trace import set_span_in_context
 
 from relaygr.domain.identity import ModelIdentity, UserKey
@@ -55,14 +56,15 @@ class Answers:
         self._engine = engine
         self._model = model
         self._instance = instance
+        self._tasks = model.spec.tasks
         self._model_of: tuple[ModelIdentity, common_pb2.ModelIdentity] | None = None
 
     def rank(self, asked: Asked, result: RankResult) -> ranker_pb2.RankResponse:
         """Scores and how they came about."""
         placement, record = result.placement, self._instance.record
         response = ranker_pb2.RankResponse(
-            logits=result.logits_CK.float().contiguous().numpy().astype("<f4", copy=False).tobytes(),
-            tasks=self._model.spec.tasks,
+            logits=np.asarray(result.logits_CK.numpy(), "<f4").tobytes(),
+            tasks=self._tasks,
             inferred_tokens=result.inferred_tokens,
             unknown_candidates=(~self._model.known_items(asked.work.suffix.candidates.item_ids)).nonzero()[0].tolist(),
             unknown_behaviour_count=self._unknown_behaviours(asked.work),

@@ -100,9 +100,9 @@ class Relay:
             record = placement.record
             tried.append(record.instance_id)
             timeout_s = child_timeout_s(end_ns - self._clock(), self._margin_ns)
-            has_other = self._core.route_rank(subject, ticket, tried, self._clock()) is not None
+            other = partial(self._core.route_rank, subject, ticket, tried)
             try:
-                response = await self._attempt(record, ticket, request, timeout_s, has_other=has_other)
+                response = await self._attempt(record, ticket, request, timeout_s, other)
             except (Unreachable, Stale) as error:
                 if isinstance(error, Unreachable) and self._has_failed(error):
                     self._failed(record)
@@ -192,20 +192,16 @@ class Relay:
         ticket: TicketRef | None,
         request: ranker_pb2.RankRequest,
         timeout_s: float,
-        *,
-        has_other: bool,
+        other: Callable[[int], Placement | None],
     ) -> ranker_pb2.RankResponse:
         began_ns = self._clock()
         expected_ns = _expected_rank_ns(record, request, has_psi=ticket is not None)
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
         queues = None
-        watch = _Watch(partial(self._is_silent, record, timeout_s, began_ns)) if has_other else None
+        watch = _Watch(partial(self._is_silent, record, other, timeout_s, began_ns))
         try:
-            if watch is None:
-                response = await self._rankers.rank(record.address, request, timeout_s)
-            else:
-                call = self._rankers.rank(record.address, request, timeout_s)
-                response = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
+            call = self._rankers.rank(record.address, request, timeout_s)
+            response = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
             queues = queues_of(response.load)
             return response
         except RelayError as error:
@@ -214,8 +210,12 @@ class Relay:
         finally:
             self._core.load.end(number, self._clock(), queues)
 
-    async def _is_silent(self, record: InstanceRecord, timeout_s: float, began_ns: int) -> bool:
-        """False when the instance is alive; True when nothing is heard of it for a while."""
+    async def _is_silent(
+        self, record: InstanceRecord, other: Callable[[int], Placement | None], timeout_s: float, began_ns: int
+    ) -> bool:
+        """True when nothing is heard of the instance for a while; False when it is alive, or nobody else is there."""
+        if other(self._clock()) is None:
+            return False
         patience_s = timeout_s * (LEAVE_AT - CHECK_AT)
         # Only a word as fresh as the check's own answer would be: a busy instance that stops has spoken a moment ago.
         fresh_ns = max(began_ns, self._clock() - int(patience_s * 1e9))
@@ -292,10 +292,9 @@ def _declined(refusal: Refusal) -> ranker_pb2.PreInferResponse:
 
 def _expected_rank_ns(record: InstanceRecord, request: ranker_pb2.RankRequest, *, has_psi: bool) -> int:
     """Device time that a rank will probably take, for the view of load only."""
-    prefix_tokens = request.history.cut.behaviour_count + 1
-    delta_tokens = request.delta.count + request.cross.count
-    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
     limits = record.limits
     # The counts are the caller's and unchecked; beyond the model's limits the ranker refuses them.
-    most_ns = record.cost.full_ns(limits.candidates_max, limits.delta_behaviours_max, limits.window_behaviours_max + 1)
-    return min(most_ns, predict(request.candidates.count, delta_tokens, prefix_tokens))
+    prefix_tokens = min(request.history.cut.behaviour_count, limits.window_behaviours_max) + 1
+    delta_tokens = min(request.delta.count + request.cross.count, limits.delta_behaviours_max)
+    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
+    return predict(min(request.candidates.count, limits.candidates_max), delta_tokens, prefix_tokens)
