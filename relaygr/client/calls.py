@@ -43,7 +43,7 @@ class Calls:
 
     async def arrive(self, request: ArriveRequest, timeout_s: float) -> ArriveResponse:
         """Announce a request."""
-        stub = TriggerServiceStub(self._channel(self._trigger))
+        stub = self._stub(TriggerServiceStub, self._trigger)
         return await _called(stub.Arrive, request, timeout_s, self._trigger)
 
     async def rank(self, request: RankRequest, timeout_s: float) -> RouterServiceRankResponse:
@@ -71,13 +71,13 @@ class Calls:
         await self._pool.close()
 
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
-        stub = RouterServiceStub(self._channel(self._router))
+        stub = self._stub(RouterServiceStub, self._router)
         return await _called(getattr(stub, method), request, timeout_s, self._router)
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    def _stub(self, kind: Callable[[Any], Any], address: str) -> Any:
         if self._is_closed:
             raise Unreachable(address, "the client is closed")
-        return self._pool.get(address)
+        return self._pool.stub(kind, address)
 
 
 async def _called(method: Callable[..., Any], request: Any, timeout_s: float, peer: str) -> Any:

@@ -1,4 +1,4 @@
-"""What server and client interceptors share: which calls are traced, names, attributes.
+"""What the traced channel and the traced handlers share: which calls are traced, names, attributes.
 
 Source: OpenTelemetry RPC semantic conventions (release candidate).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Span, Status, StatusCode
 
 from relaygr.telemetry import names
@@ -39,8 +40,31 @@ def outcome_attributes(code: grpc.StatusCode, failed: bool) -> dict[str, Any]:
     return attributes
 
 
+class Outcomes:
+    """Durations of one method's calls, by how they ended; attribute sets are built once.
+
+    Args:
+        duration: the histogram.
+        attributes: of the method, beside the outcome's.
+    """
+
+    def __init__(self, duration: Histogram, attributes: dict[str, Any]) -> None:
+        self._duration = duration
+        self._attributes = attributes
+        self._by_outcome: dict[tuple[grpc.StatusCode, bool], dict[str, Any]] = {}
+
+    def record(self, seconds: float, code: grpc.StatusCode, failed: bool) -> None:
+        """One call ended."""
+        found = self._by_outcome.get((code, failed))
+        if found is None:
+            found = self._by_outcome[code, failed] = {**self._attributes, **outcome_attributes(code, failed)}
+        self._duration.record(seconds, found)
+
+
 def mark(span: Span, code: grpc.StatusCode, failed: bool, message: str) -> None:
     """Write a call's outcome on its span."""
+    if not span.is_recording():
+        return
     span.set_attributes(outcome_attributes(code, failed))
     if failed:
         span.set_status(Status(StatusCode.ERROR, message))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import grpc
 
 from relaygr.errors import Refused
-from relaygr.rpc.client_interceptor import ClientInterceptor
+from relaygr.rpc.traced_channel import TracedChannel
 from relaygr.telemetry import Telemetry
+
+Stub = TypeVar("Stub")
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 CHANNELS_MAX = 1024
@@ -25,9 +30,11 @@ class ChannelPool:
         self._telemetry = telemetry
         self._options = channel_options(message_bytes_max)
         self._channels_max = channels_max
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, TracedChannel] = {}
+        self._stubs: dict[tuple[str, Any], Any] = {}
+        """Of open channels, by address and kind; few kinds each."""
 
-    def get(self, address: str) -> grpc.aio.Channel:
+    def get(self, address: str) -> TracedChannel:
         """The channel to host:port, opened on first use.
 
         Raises:
@@ -37,15 +44,25 @@ class ChannelPool:
         if channel is None:
             if len(self._channels) >= self._channels_max:
                 raise Refused(f"channels to {self._channels_max} peers are open already")
-            channel = grpc.aio.insecure_channel(
-                address, options=self._options, interceptors=[ClientInterceptor(self._telemetry, address)]
-            )
-            self._channels[address] = channel
+            opened = grpc.aio.insecure_channel(address, options=self._options)
+            channel = self._channels[address] = TracedChannel(opened, self._telemetry, address)
         return channel
+
+    def stub(self, kind: Callable[[Any], Stub], address: str) -> Stub:
+        """A generated stub for host:port; kept, since making one prepares all its methods.
+
+        Raises:
+            Refused: too many peers.
+        """
+        stub = self._stubs.get((address, kind))
+        if stub is None:
+            stub = self._stubs[address, kind] = kind(self.get(address))
+        return stub
 
     async def close(self, address: str | None = None) -> None:
         """Close one peer's channel, or all; calls in progress end as cancelled."""
         doomed = list(self._channels) if address is None else [address]
+        self._stubs = {name: stub for name, stub in self._stubs.items() if name[0] not in doomed}
         for name in doomed:
             channel = self._channels.pop(name, None)
             if channel is not None:

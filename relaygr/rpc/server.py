@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from relaygr.rpc.deadline import DEFAULT_DEADLINE_NS
 from relaygr.rpc.health import HealthServicer
-from relaygr.rpc.server_interceptor import ServerInterceptor
+from relaygr.rpc.traced_handlers import TracedHandlers
 from relaygr.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ class RpcServer:
         self._ordered = asyncio.Lock()
         self._settings: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(
-            interceptors=[ServerInterceptor(telemetry, default_deadline_ns)],
             options=_options(message_bytes_max),
             maximum_concurrent_rpcs=concurrent_rpcs_max,
         )
+        self._traced = TracedHandlers(telemetry, default_deadline_ns).on(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def add(self, add_fn: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_service_name: str) -> None:
@@ -71,7 +71,7 @@ class RpcServer:
             servicer: with one coroutine a method.
             full_service_name: for example "relaygr.v1.RouterService".
         """
-        add_fn(servicer, self._server)
+        add_fn(servicer, self._traced)
         self._served.append(full_service_name)
 
     async def start(self, *, serving: bool = True) -> int:

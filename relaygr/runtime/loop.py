@@ -10,7 +10,8 @@ from relaygr.runtime.logs import configure_logging
 
 __all__ = ["LoopLagProbe", "configure_logging"]
 
-PERIOD_S = 0.05
+PERIOD_S = 0.25
+"""A wakeup of an idle loop costs a quarter of a millisecond: twenty a second were half of what an idle service took."""
 
 
 class LoopLagProbe:

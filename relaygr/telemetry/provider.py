@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -26,6 +27,7 @@ from opentelemetry.trace import Link, Span, SpanKind
 from relaygr.domain.identity import UserKey
 from relaygr.telemetry import names
 from relaygr.telemetry.export import otlp_metric_reader, otlp_span_processor, quiet_exporter_logs
+from relaygr.telemetry.quiet import QuietTracer
 
 SECONDS_BUCKETS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
@@ -52,19 +54,13 @@ class Telemetry:
         sample_ratio: float = 1.0,
     ) -> None:
         described = Resource(dict(resource))
-        # A caller's decision is kept: one trace is sampled on all hops or on none.
-        self._tracer_provider = TracerProvider(
-            resource=described, sampler=ParentBased(TraceIdRatioBased(sample_ratio)), shutdown_on_exit=False
-        )
-        for processor in span_processors:
-            self._tracer_provider.add_span_processor(processor)
-        self._meter_provider = MeterProvider(
-            resource=described, metric_readers=metric_readers, views=_views(), shutdown_on_exit=False
-        )
+        self._closing: list[Callable[[], object]] = []
         self._user_hash_key = user_hash_key
         self._is_shut_down = False
-        self.tracer = self._tracer_provider.get_tracer("relaygr")
-        self.meter = self._meter_provider.get_meter("relaygr")
+        self.tracer = self._tracer(described, span_processors, sample_ratio)
+        self.meter = self._meter(described, metric_readers)
+        self.has_reader = bool(metric_readers)
+        """Whether anybody takes the metrics; what is measured for them alone need not be."""
         self.metric_reader: InMemoryMetricReader | None = None
         """Set by `for_tests`."""
 
@@ -197,8 +193,27 @@ class Telemetry:
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        self._tracer_provider.shutdown()
-        self._meter_provider.shutdown(timeout_millis=2_000)
+        for close in self._closing:
+            close()
+
+    def _tracer(self, described: Resource, processors: Sequence[SpanProcessor], sample_ratio: float) -> trace.Tracer:
+        if not processors:
+            return QuietTracer(sample_ratio)
+        # A caller's decision is kept: one trace is sampled on all hops or on none.
+        sampler = ParentBased(TraceIdRatioBased(sample_ratio))
+        provider = TracerProvider(resource=described, sampler=sampler, shutdown_on_exit=False)
+        for processor in processors:
+            provider.add_span_processor(processor)
+        self._closing.append(provider.shutdown)
+        return provider.get_tracer("relaygr")
+
+    def _meter(self, described: Resource, readers: Sequence[MetricReader]) -> metrics.Meter:
+        if not readers:
+            # Nobody reads, so nothing is summed up.
+            return metrics.NoOpMeterProvider().get_meter("relaygr")
+        provider = MeterProvider(resource=described, metric_readers=readers, views=_views(), shutdown_on_exit=False)
+        self._closing.append(partial(provider.shutdown, timeout_millis=2_000))
+        return provider.get_meter("relaygr")
 
 
 def current_span() -> Span:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime import memory
 from relaygr.runtime.logs import configure_logging
 from relaygr.telemetry import Telemetry
 from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
@@ -40,6 +41,7 @@ async def serve(config: ExpanderConfig) -> None:
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
         sweeper.start()
         await server.start()
+        memory.settle()
         await serve_until_signal(server, _nothing)
     finally:
         await sweeper.close()

@@ -14,6 +14,7 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1 import ranker_pb2_grpc
@@ -50,7 +51,9 @@ async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
     ranker = Ranker.build(config, telemetry, makers)
     server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, ranker.servicer, "relaygr.v1.RankerService")
     ranker.announce(config, await server.start())
-    probe.start()
+    if telemetry.has_reader:
+        probe.start()
+    memory.settle()
     await serve_until_signal(server, ranker.leave)
     probe.stop()
     await ranker.close()

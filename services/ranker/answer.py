@@ -5,12 +5,14 @@ Source: design, section 3 (ranker), section 7 (tracing).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from opentelemetry.trace import set_span_in_context
 
-from relaygr.domain.identity import UserKey
+from relaygr.domain.identity import ModelIdentity, UserKey
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import RelayModel
 from relaygr.rpc.identity import model_to_pb
@@ -54,20 +56,22 @@ class Answers:
         self._engine = engine
         self._model = model
         self._instance = instance
+        self._tasks = model.spec.tasks
+        self._model_of: tuple[ModelIdentity, common_pb2.ModelIdentity] | None = None
 
     def rank(self, asked: Asked, result: RankResult) -> ranker_pb2.RankResponse:
         """Scores and how they came about."""
         placement, record = result.placement, self._instance.record
         response = ranker_pb2.RankResponse(
-            logits=result.logits_CK.float().contiguous().numpy().astype("<f4", copy=False).tobytes(),
-            tasks=self._model.spec.tasks,
+            logits=np.asarray(result.logits_CK.numpy(), "<f4").tobytes(),
+            tasks=self._tasks,
             inferred_tokens=result.inferred_tokens,
             unknown_candidates=(~self._model.known_items(asked.work.suffix.candidates.item_ids)).nonzero()[0].tolist(),
             unknown_behaviour_count=self._unknown_behaviours(asked.work),
             load=self.load(),
             instance_id=record.instance_id,
             instance_epoch=record.epoch,
-            model=model_to_pb(record.model),
+            model=self._model_pb(record),
         )
         response.MergeFrom(_outcome(asked, placement))
         response.timings.queue_ns = result.queue_ns
@@ -89,10 +93,17 @@ class Answers:
             device_budget_bytes=self._instance.record.device_budget_bytes,
         )
 
+    def _model_pb(self, record: InstanceRecord) -> common_pb2.ModelIdentity:
+        if self._model_of is None or self._model_of[0] is not record.model:
+            self._model_of = record.model, model_to_pb(record.model)
+        return self._model_of[1]
+
     def _unknown_behaviours(self, work: RankWork) -> int:
-        known = self._model.known_items
-        unknown = (~known(work.prefix.behaviours.item_ids)).sum() + (~known(work.suffix.delta.item_ids)).sum()
-        return int(unknown)
+        prefix, known = work.prefix, self._model.known_items
+        if prefix.unknown_count is None:
+            prefix.unknown_count = int((~known(prefix.behaviours.item_ids)).sum())
+        delta = work.suffix.delta
+        return prefix.unknown_count + (int((~known(delta.item_ids)).sum()) if len(delta) else 0)
 
 
 class Observer:
@@ -117,7 +128,8 @@ class Observer:
             "compute": timings.compute_ns,
             "total": timings.total_ns,
         }
-        self._metrics.ranked(tier, fallback, response.psi_tokens, stages_ns)
+        # Behind the answer; what is written on the span must be there when it ends.
+        asyncio.get_running_loop().call_soon(self._metrics.ranked, tier, fallback, response.psi_tokens, stages_ns)
         span = current_span()
         if not span.is_recording():
             return

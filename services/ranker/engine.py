@@ -202,6 +202,8 @@ class Engine:
         asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, placed_by_ns, suffix_tokens)
         try:
             self.feed(asked)
+            if placed.done():
+                return placed.result()
             async with asyncio.timeout(max(0.0, (work.deadline_ns - time.monotonic_ns()) / 1e9)):
                 return await placed
         except TimeoutError:
@@ -231,12 +233,11 @@ class Engine:
         ended: asyncio.Future[Outcome] = self._loop.create_future()
 
         def on_end(outcome: Outcome) -> None:
-            try:
-                if is_leased:
-                    self.feed(ev.RankEnded(rank_id))
-            finally:
-                if not ended.done():
-                    ended.set_result(outcome)
+            if not ended.done():
+                ended.set_result(outcome)
+            if is_leased:
+                # Behind the answer, which waits for nothing that the lease's end brings about.
+                self._loop.call_soon(self.feed, ev.RankEnded(rank_id))
 
         if not self._executor.submit(job, rank(self._model, work.prefix, work.suffix, psi), on_end):
             if is_leased:

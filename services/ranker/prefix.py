@@ -8,6 +8,7 @@ Source: design, section 4 (the cut), invariant I5.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from relaygr.behaviours.columns import Behaviours, FeatureSpec, Profile, chain_of
@@ -18,8 +19,11 @@ from relaygr.domain.window import anchor_of
 from relaygr.errors import InvalidRequest
 from relaygr.v1 import common_pb2 as pb
 
+PREFIXES_MAX = 512
+"""Prefixes of the store kept between a PreInfer and its Rank: views of mapped columns, and links of 16 bytes a page."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Prefix:
     """The user token and the behaviours before the cut."""
 
@@ -29,6 +33,8 @@ class Prefix:
     anchor: int
     store_generation: str
     """Of the store that was read; empty for an inline history."""
+    unknown_count: int | None = None
+    """Behaviours whose items the model does not know, once somebody has counted them."""
 
     @property
     def tokens(self) -> int:
@@ -49,6 +55,12 @@ class PrefixReader:
         self._features = features
         self._limits = limits
         self._store = store
+        self._kept: OrderedDict[tuple[UserKey, int, int, str], Prefix] = OrderedDict()
+
+    def forget(self, owner: UserKey) -> None:
+        """Keep nothing of a user."""
+        for name in [name for name in self._kept if name[0] == owner]:
+            del self._kept[name]
 
     def read(self, owner: UserKey, history: pb.History, field: str) -> Prefix:
         """The prefix that a history names.
@@ -124,7 +136,15 @@ class PrefixReader:
         if len(behaviours) != count:
             raise CutGone(f"{len(behaviours)} of {count} behaviours are left")
         profile = self._store.profile(owner)
-        return Prefix(profile, behaviours, chain_of(profile, behaviours), anchor, generation)
+        name = (owner, anchor, count, generation)
+        kept = self._kept.get(name)
+        if kept is None or kept.behaviours != behaviours or kept.profile != profile:
+            # What was just read is compared, not only its name: a digest is always that of the tokens at hand.
+            kept = self._kept[name] = Prefix(profile, behaviours, chain_of(profile, behaviours), anchor, generation)
+            while len(self._kept) > PREFIXES_MAX:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(name)
+        return kept
 
 
 def _check_cut(cut: pb.Cut, chain: Chain, field: str) -> None:

@@ -63,6 +63,11 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         """Take what the calls need; `on_state` hears when the record's state changed."""
         self._engine = engine
         self._model = model
+        # A property that is put together anew each time.
+        self._spec = model.spec
+        features = self._spec.features
+        self._no_delta = Behaviours.empty(features.behaviour_dense, len(features.behaviour_categorical))
+        self._no_cross = Cross.empty(features.cross_dense)
         self._reader = reader
         self._instance = instance
         self._ticket_key = ticket_key
@@ -172,7 +177,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         )
 
     def _candidates(self, request: ranker_pb2.RankRequest) -> Candidates:
-        spec = self._model.spec
+        spec = self._spec
         return Candidates.from_pb(
             request.candidates,
             spec.features.candidate_dense,
@@ -183,7 +188,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         )
 
     def _cross(self, request: ranker_pb2.RankRequest) -> Cross:
-        return Cross.from_pb(request.cross, self._model.spec.features.cross_dense, "cross", count_max=CROSS_TOKENS_MAX)
+        if not request.HasField("cross"):
+            return self._no_cross
+        return Cross.from_pb(request.cross, self._spec.features.cross_dense, "cross", count_max=CROSS_TOKENS_MAX)
 
     def _history(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[Prefix, Behaviours]:
         """The prefix and what follows it.
@@ -208,7 +215,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         raise Refused("the behaviour store is changing; retry")
 
     def _sent_delta(self, request: ranker_pb2.RankRequest) -> Behaviours:
-        spec = self._model.spec
+        if not request.HasField("delta"):
+            return self._no_delta
+        spec = self._spec
         return Behaviours.from_pb(
             request.delta,
             spec.features.behaviour_dense,
@@ -240,7 +249,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self, request: ranker_pb2.ForgetRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.ForgetResponse:
         """Purge a user from device and DRAM."""
-        device, dram, reached = await self._engine.forget(user_key_of(request.tenant, request.user))
+        owner = user_key_of(request.tenant, request.user)
+        self._reader.forget(owner)
+        device, dram, reached = await self._engine.forget(owner)
         return ranker_pb2.ForgetResponse(device_entries=device, dram_entries=dram, dram_reached=reached)
 
     async def Describe(

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import serve_until_signal
+from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.telemetry import Telemetry, names
 from services.router.assembly import Router
@@ -34,7 +35,9 @@ async def run(config: RouterConfig, build: Callable[[RouterConfig, Telemetry], R
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     try:
         await router.start()
-        probe.start()
+        if telemetry.has_reader:
+            probe.start()
+        memory.settle()
         await serve_until_signal(router.server, router.leave)
     finally:
         probe.stop()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
@@ -26,6 +28,8 @@ from services.router.adapters.rankers import Rankers, queues_of
 from services.router.core.binding import Binding, Branch, Placement, Refusal, Subject, TicketRef
 from services.router.core.events import CallFailed, Event, FenceReason
 from services.router.metrics import RouterMetrics
+
+Response = TypeVar("Response")
 
 ATTEMPTS_MAX = 3
 CHECK_AT = 0.5
@@ -96,10 +100,10 @@ class Relay:
             record = placement.record
             tried.append(record.instance_id)
             timeout_s = child_timeout_s(end_ns - self._clock(), self._margin_ns)
-            has_other = self._core.route_rank(subject, ticket, tried, self._clock()) is not None
+            other = partial(self._core.route_rank, subject, ticket, tried)
             try:
                 has_psi = placement.branch is Branch.TICKET
-                response = await self._attempt(record, request, timeout_s, has_psi=has_psi, has_other=has_other)
+                response = await self._attempt(record, request, timeout_s, other, has_psi=has_psi)
             except (Unreachable, Stale) as error:
                 if isinstance(error, Unreachable) and self._has_failed(error):
                     self._failed(record)
@@ -188,19 +192,18 @@ class Relay:
         record: InstanceRecord,
         request: ranker_pb2.RankRequest,
         timeout_s: float,
+        other: Callable[[int], Placement | None],
         *,
         has_psi: bool,
-        has_other: bool,
     ) -> ranker_pb2.RankResponse:
         began_ns = self._clock()
         expected_ns = _expected_rank_ns(record, request, has_psi=has_psi)
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
         queues = None
-        call = asyncio.create_task(self._rankers.rank(record.address, request, timeout_s))
+        watch = _Watch(partial(self._is_silent, record, other, timeout_s, began_ns))
         try:
-            if has_other:
-                await self._watch_over(call, record, timeout_s, began_ns)
-            response = await call
+            call = self._rankers.rank(record.address, request, timeout_s)
+            response = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
             queues = queues_of(response.load)
             return response
         except RelayError as error:
@@ -208,26 +211,21 @@ class Relay:
             raise
         finally:
             self._core.load.end(number, self._clock(), queues)
-            if not call.done():
-                call.cancel()
-                call.add_done_callback(_drop)
 
-    async def _watch_over(
-        self, call: asyncio.Task[ranker_pb2.RankResponse], record: InstanceRecord, timeout_s: float, began_ns: int
-    ) -> None:
-        """Return when the call ended or its instance is alive; raise when it is silent."""
+    async def _is_silent(
+        self, record: InstanceRecord, other: Callable[[int], Placement | None], timeout_s: float, began_ns: int
+    ) -> bool:
+        """True when nothing is heard of the instance for a while; False when it is alive, or nobody else is there."""
+        if other(self._clock()) is None:
+            return False
         patience_s = timeout_s * (LEAVE_AT - CHECK_AT)
-        await asyncio.wait({call}, timeout=timeout_s * CHECK_AT)
         # Only a word as fresh as the check's own answer would be: a busy instance that stops has spoken a moment ago.
-        if call.done() or self._core.load.has_spoken_since(
-            record.instance_id, max(began_ns, self._clock() - int(patience_s * 1e9))
-        ):
-            return
+        fresh_ns = max(began_ns, self._clock() - int(patience_s * 1e9))
+        if self._core.load.has_spoken_since(record.instance_id, fresh_ns):
+            return False
         check = self._probes.suspect(record)
-        await asyncio.wait({call, check}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        if call.done() or (check.done() and not check.cancelled() and check.result()):
-            return
-        raise _SilentError(record.instance_id, "no answer")
+        await asyncio.wait({check}, timeout=patience_s)
+        return not (check.done() and not check.cancelled() and check.result())
 
     def _answered(self, record: InstanceRecord, error: RelayError, began_ns: int) -> None:
         """Learn from an error: an answer is a sign of life; no answer at all is a reason to look."""
@@ -246,10 +244,40 @@ class Relay:
         return not isinstance(error, _SilentError)
 
 
-def _drop(call: asyncio.Task[ranker_pb2.RankResponse]) -> None:
-    """Nobody asks for the outcome of a call that was given up."""
-    if not call.cancelled():
-        call.exception()
+class _Watch:
+    """Looks after one call: asks, once it has taken long, whether its instance is silent, and then ends it.
+
+    The call runs in the caller's own task, and nothing but a timer is made as long as it is quick.
+    """
+
+    def __init__(self, is_silent: Callable[[], Coroutine[None, None, bool]]) -> None:
+        self._is_silent = is_silent
+        self._task: asyncio.Task[None] | None = None
+
+    async def over(self, call: Awaitable[Response], instance_id: str, begin_s: float) -> Response:
+        """The call's answer.
+
+        Raises:
+            Unreachable: the instance is silent; the call was given up.
+        """
+        try:
+            async with asyncio.timeout(None) as limit:
+                timer = asyncio.get_running_loop().call_later(begin_s, self._begin, limit)
+                try:
+                    return await call
+                finally:
+                    timer.cancel()
+                    if self._task is not None:
+                        self._task.cancel()
+        except TimeoutError:
+            raise _SilentError(instance_id, "no answer") from None
+
+    def _begin(self, limit: asyncio.Timeout) -> None:
+        self._task = asyncio.create_task(self._look(limit))
+
+    async def _look(self, limit: asyncio.Timeout) -> None:
+        if await self._is_silent():
+            limit.reschedule(asyncio.get_running_loop().time())
 
 
 class _SilentError(Unreachable):
@@ -266,10 +294,9 @@ def _declined(refusal: Refusal) -> ranker_pb2.PreInferResponse:
 
 def _expected_rank_ns(record: InstanceRecord, request: ranker_pb2.RankRequest, *, has_psi: bool) -> int:
     """Device time that a rank will probably take, for the view of load only."""
-    prefix_tokens = request.history.cut.behaviour_count + 1
-    delta_tokens = request.delta.count + request.cross.count
-    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
     limits = record.limits
     # The counts are the caller's and unchecked; beyond the model's limits the ranker refuses them.
-    most_ns = record.cost.full_ns(limits.candidates_max, limits.delta_behaviours_max, limits.window_behaviours_max + 1)
-    return min(most_ns, predict(request.candidates.count, delta_tokens, prefix_tokens))
+    prefix_tokens = min(request.history.cut.behaviour_count, limits.window_behaviours_max) + 1
+    delta_tokens = min(request.delta.count + request.cross.count, limits.delta_behaviours_max)
+    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
+    return predict(min(request.candidates.count, limits.candidates_max), delta_tokens, prefix_tokens)

@@ -16,6 +16,7 @@ from relaygr.config import describe, load
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
@@ -59,7 +60,8 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
         server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
         port = await server.start()
         probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
-        probe.start()
+        if telemetry.has_reader:
+            probe.start()
         cleanup.callback(probe.stop)
         address = config.advertised_address or f"{config.address.rpartition(':')[0]}:{port}"
         membership.join(trigger_id, address)
@@ -69,6 +71,7 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
             await membership.leave()
             await service.drain(config.pre_infer_timeout_ms / 1e3)
 
+        memory.settle()
         await serve_until_signal(server, on_stop)
 
 

@@ -64,14 +64,19 @@ class Rankers:
 
     async def _health(self, address: str, timeout_s: float) -> int | None:
         try:
+<<<<<<< HEAD
             stub = health_pb2_grpc.HealthStub(self._pool.get(address))
             answer = await answer_of(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
+=======
+            stub = self._pool.stub(health_pb2_grpc.HealthStub, address)
+            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
+>>>>>>> hops
         except RelayError:
             return None
         return int(answer.status)
 
     def _stub(self, address: str) -> ranker_pb2_grpc.RankerServiceStub:
-        return ranker_pb2_grpc.RankerServiceStub(self._pool.get(address))
+        return self._pool.stub(ranker_pb2_grpc.RankerServiceStub, address)
 
 
 def queues_of(load: common_pb2.Load) -> Queues:

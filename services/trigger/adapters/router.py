@@ -59,7 +59,7 @@ class RouterClient:
         )
         try:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)
-            stub = RouterServiceStub(self._pool.get(self._address))
+            stub = self._pool.stub(RouterServiceStub, self._address)
             return _binding_of(await stub.Resolve(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             fault = error_of(error, self._address)
@@ -80,7 +80,7 @@ class RouterClient:
         request = RouterServicePreInferRequest(pre_infer=PreInferRequest(ticket=ticket, history=history))
         timeout_s = child_timeout_s(min(self._pre_infer_timeout_ns, window_ns), 0)
         try:
-            stub = RouterServiceStub(self._pool.get(self._address))
+            stub = self._pool.stub(RouterServiceStub, self._address)
             response = await stub.PreInfer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._address) from error

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -19,7 +19,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from relaygr.errors import InvalidRequest, RelayError
 from relaygr.rpc import deadline
-from relaygr.rpc.calls import base_attributes, is_traced, mark, method_of, outcome_attributes
+from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
 from relaygr.rpc.status import ERROR_METADATA_KEY, SERVER_ERROR_CODES, error_of, message_of, status_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import extract
@@ -29,8 +29,11 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Traces and translates; one per server."""
+class TracedHandlers:
+    """Traces and translates; one per server.
+
+    A wrapper of the handlers and not an interceptor, which grpc.aio would ask for a handler at each call.
+    """
 
     def __init__(self, telemetry: Telemetry, default_deadline_ns: int) -> None:
         self._telemetry = telemetry
@@ -38,23 +41,21 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._duration = telemetry.histogram(names.METRIC_RPC_SERVER_CALL_DURATION)
         self._errors = telemetry.counter(names.METRIC_RPC_ERRORS)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        """Wrap the handler of a traced unary call."""
-        handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None or handler.unary_unary is None or not is_traced(path):
+    def on(self, server: grpc.aio.Server) -> Any:
+        """What generated code adds handlers to, in place of the server itself."""
+        return _Wrapping(server, self)
+
+    def wrapped(self, path: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """The handler, traced when it is a traced unary call's."""
+        if handler.unary_unary is None or not is_traced(path):
             return handler
-        serve = handler.unary_unary
-        parse = handler.request_deserializer
+        serve, parse = handler.unary_unary, handler.request_deserializer
         method = method_of(path)
-        carrier = _carrier(handler_call_details)
+        attributes = base_attributes(method)
+        outcomes = Outcomes(self._duration, attributes)
 
         async def served(raw: bytes, context: grpc.aio.ServicerContext) -> Any:
-            return await self._serve(method, carrier, serve, parse, raw, context)
+            return await self._serve(method, attributes, outcomes, serve, parse, raw, context)
 
         # The request is parsed in here, so that garbage is INVALID_ARGUMENT and not UNKNOWN.
         return grpc.unary_unary_rpc_method_handler(served, None, handler.response_serializer)
@@ -62,7 +63,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def _serve(
         self,
         method: str,
-        carrier: dict[str, str],
+        attributes: dict[str, Any],
+        outcomes: Outcomes,
         serve: Handler,
         parse: Callable[[bytes], Any],
         raw: bytes,
@@ -70,17 +72,18 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         began_ns = time.perf_counter_ns()
         deadline.start_default(self._default_deadline_ns)
-        attributes = base_attributes(method)
-        remaining_ms = deadline.remaining_ns(context, self._default_deadline_ns) / 1e6
         name, code, failure = "", grpc.StatusCode.OK, ""
         with self._telemetry.tracer.start_as_current_span(
             method,
-            context=extract(carrier),
+            context=extract(_carrier(context)),
             kind=SpanKind.SERVER,
-            attributes={**attributes, names.ATTR_DEADLINE_REMAINING_MS: remaining_ms},
+            attributes=attributes,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
+            if span.is_recording():
+                remaining_ms = deadline.remaining_ns(context, self._default_deadline_ns) / 1e6
+                span.set_attribute(names.ATTR_DEADLINE_REMAINING_MS, remaining_ms)
             try:
                 answer = serve(_parsed(parse, raw), context)
                 return await answer if inspect.isawaitable(answer) else answer
@@ -95,8 +98,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 failed = code in SERVER_ERROR_CODES
                 mark(span, code, failed, failure)
-                seconds = (time.perf_counter_ns() - began_ns) / 1e9
-                self._duration.record(seconds, {**attributes, **outcome_attributes(code, failed)})
+                outcomes.record((time.perf_counter_ns() - began_ns) / 1e9, code, failed)
         # Only after an error. The span has ended, so that whoever has the answer finds the span.
         await context.abort(code, failure, ((ERROR_METADATA_KEY, name),))
 
@@ -138,5 +140,22 @@ def _aborted(context: grpc.aio.ServicerContext) -> tuple[grpc.StatusCode, str]:
     return code, details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details or "")
 
 
-def _carrier(details: grpc.HandlerCallDetails) -> dict[str, str]:
-    return {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+def _carrier(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+class _Wrapping:
+    """Takes handlers as a server does, and gives them to it wrapped."""
+
+    def __init__(self, server: grpc.aio.Server, handlers: TracedHandlers) -> None:
+        self._server = server
+        self._handlers = handlers
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Nothing to do: generated code registers each method too, and registered methods are found first."""
+
+    def add_registered_method_handlers(self, service: str, methods: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """Serve a service's methods."""
+        wrapped = {name: self._handlers.wrapped(f"/{service}/{name}", method) for name, method in methods.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+        self._server.add_registered_method_handlers(service, wrapped)

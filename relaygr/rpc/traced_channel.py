@@ -1,0 +1,120 @@
+"""Around every unary call a channel makes: a client span, trace context, duration.
+
+A wrapper and not an interceptor: with one, grpc.aio makes a call of several objects and
+tasks more, which costs as much as everything that is done here.
+
+Source: design, section 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Any
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+
+from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
+from relaygr.telemetry import Telemetry, names
+from relaygr.telemetry.trace_context import inject
+
+
+class TracedChannel:
+    """A grpc.aio channel whose unary calls are traced; everything else is the channel's own."""
+
+    def __init__(self, channel: grpc.aio.Channel, telemetry: Telemetry, address: str) -> None:
+        self._channel = channel
+        self._telemetry = telemetry
+        self._duration = telemetry.histogram(names.METRIC_RPC_CLIENT_CALL_DURATION)
+        self._peer = _peer_attributes(address)
+
+    def unary_unary(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """A callable for one method, as stubs make them."""
+        callable_ = self._channel.unary_unary(method, *arguments, **named)
+        if not is_traced(method):
+            return callable_
+        name = method_of(method)
+        attributes = {**base_attributes(name), **self._peer}
+        return _TracedMethod(callable_, self._telemetry, name, Outcomes(self._duration, attributes), attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+
+class _TracedMethod:
+    """One method of one channel."""
+
+    __slots__ = ("_attributes", "_callable", "_name", "_outcomes", "_tracer")
+
+    def __init__(
+        self, callable_: Any, telemetry: Telemetry, name: str, outcomes: Outcomes, attributes: dict[str, Any]
+    ) -> None:
+        self._callable = callable_
+        self._tracer = telemetry.tracer
+        self._name = name
+        self._outcomes = outcomes
+        self._attributes = attributes
+
+    def __call__(self, request: Any, *, metadata: Any = None, **named: Any) -> TracedCall:
+        """Begin a call inside a span that ends when the call does."""
+        span = self._tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
+        carrier: dict[str, str] = {}
+        inject(carrier, trace.set_span_in_context(span))
+        with_trace = grpc.aio.Metadata(*(metadata or ()), *carrier.items())
+        return TracedCall(self._callable(request, metadata=with_trace, **named), span, self._outcomes)
+
+
+class TracedCall:
+    """A call on its way; awaited once, like the call inside, whose other sides it has."""
+
+    __slots__ = ("_began_ns", "_call", "_is_ended", "_outcomes", "_span")
+
+    def __init__(self, call: grpc.aio.UnaryUnaryCall, span: Span, outcomes: Outcomes) -> None:
+        self._call = call
+        self._span = span
+        self._outcomes = outcomes
+        self._began_ns = time.perf_counter_ns()
+        self._is_ended = False
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            response = yield from self._call.__await__()
+        except grpc.aio.AioRpcError as error:
+            self._end(error.code(), error.details() or "")
+            raise
+        except asyncio.CancelledError:
+            # The caller gave up: the transport must hear of it, or the callee works on for nobody.
+            self.cancel()
+            raise
+        except BaseException as error:
+            self._end(grpc.StatusCode.INTERNAL, type(error).__name__)
+            raise
+        self._end(grpc.StatusCode.OK, "")
+        return response
+
+    def cancel(self) -> bool:
+        """Give the call up; False when it was over."""
+        self._end(grpc.StatusCode.CANCELLED, "")
+        return bool(self._call.cancel())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def _end(self, code: grpc.StatusCode, message: str) -> None:
+        if self._is_ended:
+            return
+        self._is_ended = True
+        failed = code is not grpc.StatusCode.OK
+        mark(self._span, code, failed, message)
+        self._span.end()
+        self._outcomes.record((time.perf_counter_ns() - self._began_ns) / 1e9, code, failed)
+
+
+def _peer_attributes(address: str) -> dict[str, Any]:
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit():
+        return {names.ATTR_SERVER_ADDRESS: address}
+    return {names.ATTR_SERVER_ADDRESS: host.strip("[]"), names.ATTR_SERVER_PORT: int(port)}
