@@ -64,13 +64,8 @@ class Rankers:
 
     async def _health(self, address: str, timeout_s: float) -> int | None:
         try:
-<<<<<<< HEAD
-            stub = health_pb2_grpc.HealthStub(self._pool.get(address))
-            answer = await answer_of(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
-=======
             stub = self._pool.stub(health_pb2_grpc.HealthStub, address)
-            answer = await _answer(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
->>>>>>> hops
+            answer = await answer_of(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s), address)
         except RelayError:
             return None
         return int(answer.status)
