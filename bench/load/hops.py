@@ -104,7 +104,7 @@ class Hops:
                 due_ns = start_ns + int(index * 1e9 / rate_hz)
                 await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
                 asked.append(tasks.create_task(self._one(client, user, due_ns)))
-        return [task.result() for task in asked if task.result() is not None]
+        return [ranking for task in asked if (ranking := task.result()) is not None]
 
     async def _one(self, client: RelayClient, user: int, due_ns: int) -> Ranking | None:
         items = self._rng.integers(1, ITEMS, self._given.candidates)
