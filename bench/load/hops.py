@@ -17,7 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from demo.cluster import Cluster, ClusterPlan
 from demo.processes import Supervisor
@@ -61,6 +63,8 @@ class Hops:
         self._given = given
         self._rng = np.random.default_rng(given.seed)
         self._late_ms: list[float] = []
+        self._bare_ms: list[float] = []
+        self._channel: grpc.aio.Channel | None = None
         self._pids = {name: cluster.supervisor.pid(name) for name in ("trigger", "router", *cluster.ranker_names)}
         self._pids["client"] = os.getpid()
 
@@ -76,6 +80,8 @@ class Hops:
             users = self._rng.integers(0, self._given.users, int(self._given.rate * self._given.seconds))
             rankings = await self._send(client, users.tolist(), self._given.rate)
             after = _cpu_of(self._pids)
+        if self._channel is not None:
+            await self._channel.close()
         await asyncio.to_thread(telemetry.shutdown)
         return self._summed(rankings, before, after) | {"idle_cpu_ms_per_s": idle_ms}
 
@@ -98,7 +104,7 @@ class Hops:
                 due_ns = start_ns + int(index * 1e9 / rate_hz)
                 await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
                 asked.append(tasks.create_task(self._one(client, user, due_ns)))
-        return [task.result() for task in asked if task.result() is not None]
+        return [ranking for task in asked if (ranking := task.result()) is not None]
 
     async def _one(self, client: RelayClient, user: int, due_ns: int) -> Ranking | None:
         items = self._rng.integers(1, ITEMS, self._given.candidates)
@@ -114,10 +120,21 @@ class Hops:
                 rank_ns = due_ns + int(self._given.gap_ms * 1e6)
                 await asyncio.sleep(max(0.0, (rank_ns - time.monotonic_ns()) / 1e9))
                 self._late_ms.append((time.monotonic_ns() - rank_ns) / 1e6)
-                return await relay.rank(items, request_time_s=NOW_S)
+                ranking = await relay.rank(items, request_time_s=NOW_S)
+            if self._given.bare:
+                await self._bare_hop()
+            return ranking
         except RelayError as error:
             print(f"not ranked: {error}", file=sys.stderr)
             return None
+
+    async def _bare_hop(self) -> None:
+        """One unary call without anything of ours: what gRPC itself takes of each of the two hops."""
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._cluster.addresses["router"])
+        began_ns = time.monotonic_ns()
+        await health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=_REST_S)
+        self._bare_ms.append((time.monotonic_ns() - began_ns) / 1e6)
 
     def _summed(
         self, rankings: list[Ranking], before: Mapping[str, float], after: Mapping[str, float]
@@ -135,6 +152,9 @@ class Hops:
         cpu_ms = {name: 1e3 * (after[name] - before[name]) / max(1, len(rankings)) for name in before}
         host_ms = sum(cpu_ms.values()) - compute_ms
         print(f"  {'late in the client':<22} P50 {np.percentile(self._late_ms, 50):7.3f} ms", file=sys.stderr)
+        if self._bare_ms:
+            line["bare_hop_ms"] = round(float(np.percentile(self._bare_ms, 50)), 3)
+            print(f"  {'bare gRPC hop':<22} P50 {line['bare_hop_ms']:7.3f} ms", file=sys.stderr)
         print(
             "  CPU ms a request: "
             + ", ".join(f"{name} {ms:.2f}" for name, ms in cpu_ms.items())
@@ -228,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gap-ms", type=float, default=60.0, help="from arrive to rank")
     parser.add_argument("--device-mib", type=int, default=320, help="device budget of each ranker")
     parser.add_argument("--collector", action="store_true", help="with spans and metrics exported")
+    parser.add_argument("--bare", action="store_true", help="with a bare gRPC call after each, for comparison")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, help="keep logs there")
     return parser

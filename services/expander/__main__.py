@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
-from relaygr.runtime import memory
 from relaygr.runtime.logs import configure_logging
+from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.telemetry import Telemetry
 from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
 from services.expander.adapters.segment import create_segment, new_boot_id
@@ -41,7 +41,7 @@ async def serve(config: ExpanderConfig) -> None:
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
         sweeper.start()
         await server.start()
-        memory.settle()
+        settle_memory()
         await serve_until_signal(server, _nothing)
     finally:
         await sweeper.close()
@@ -62,6 +62,7 @@ def main() -> None:
     """Read the environment and serve."""
     config = load(ExpanderConfig, "RELAYGR_EXPANDER", os.environ)
     configure_logging("relaygr-expander", config.log_level)
+    share_interpreter()
     # Until the server takes signals over: a stop during the start must unlink the segment as well.
     signal.signal(signal.SIGTERM, _leave)
     _log.info("config %s", describe(config))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 
 # torch_npu registers itself with torch and breaks `import torch` where its driver is missing;
 # it is imported by name when the device is asked for.
@@ -14,21 +13,12 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
-from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1 import ranker_pb2_grpc
 from services.ranker.assembly import Makers, Ranker, named
 from services.ranker.config import RankerConfig
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long the event loop may keep the interpreter when the device's thread wants it back. Python's own 5 ms is as long
-as a whole rank; below half a millisecond nothing more is won (docs/decisions/0005)."""
-
-
-def share_interpreter() -> None:
-    """Let the device's thread go on soon after each of its native calls."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
@@ -53,7 +43,7 @@ async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
     ranker.announce(config, await server.start())
     if telemetry.has_reader:
         probe.start()
-    memory.settle()
+    settle_memory()
     await serve_until_signal(server, ranker.leave)
     probe.stop()
     await ranker.close()

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from opentelemetry.context import Context
 from opentelemetry.trace import set_span_in_context
 
 from relaygr.domain.identity import ModelIdentity, UserKey
@@ -128,8 +129,9 @@ class Observer:
             "compute": timings.compute_ns,
             "total": timings.total_ns,
         }
-        # Behind the answer; what is written on the span must be there when it ends.
-        asyncio.get_running_loop().call_soon(self._metrics.ranked, tier, fallback, response.psi_tokens, stages_ns)
+        # Behind the answer; what is written on the span itself must be there when it ends.
+        behind = asyncio.get_running_loop().call_soon
+        behind(self._metrics.ranked, tier, fallback, response.psi_tokens, stages_ns)
         span = current_span()
         if not span.is_recording():
             return
@@ -152,12 +154,10 @@ class Observer:
         link = link_of(response.producer_traceparent)
         if link is not None:
             span.add_link(link.context, {names.ATTR_LINK_KIND: "psi_producer"})
-        self._stage_spans(timings)
+        behind(self._stage_spans, timings, set_span_in_context(span), time.time_ns())
 
-    def _stage_spans(self, timings: ranker_pb2.RankTimings) -> None:
-        """Spans of the stages, laid end to end up to now: join, queue, compute."""
-        context = set_span_in_context(current_span())
-        end_ns = time.time_ns()
+    def _stage_spans(self, timings: ranker_pb2.RankTimings, context: Context, end_ns: int) -> None:
+        """Spans of the stages, laid end to end up to the answer: join, queue, compute."""
         stages = (
             (names.SPAN_RANK_COMPUTE, timings.compute_ns),
             (names.SPAN_RANK_QUEUE, timings.queue_ns),

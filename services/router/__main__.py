@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import serve_until_signal
-from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.telemetry import Telemetry, names
 from services.router.assembly import Router
 from services.router.config import RouterConfig
@@ -37,7 +37,7 @@ async def run(config: RouterConfig, build: Callable[[RouterConfig, Telemetry], R
         await router.start()
         if telemetry.has_reader:
             probe.start()
-        memory.settle()
+        settle_memory()
         await serve_until_signal(router.server, router.leave)
     finally:
         probe.stop()
@@ -50,6 +50,7 @@ def main(build: Callable[[RouterConfig, Telemetry], Router] = Router) -> None:
     config = load(RouterConfig, "RELAYGR_ROUTER", os.environ)
     config = replace(config, router_id=config.router_id or uuid.uuid4().hex[:12])
     configure_logging("router", config.log_level)
+    share_interpreter()
     _log.info("config %s", json.dumps(describe(config)))
     asyncio.run(run(config, build))
 

@@ -16,8 +16,8 @@ from relaygr.config import describe, load
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer, serve_until_signal
-from relaygr.runtime import memory
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
+from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
 from services.trigger.adapters.histories import Histories
@@ -71,7 +71,7 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
             await membership.leave()
             await service.drain(config.pre_infer_timeout_ms / 1e3)
 
-        memory.settle()
+        settle_memory()
         await serve_until_signal(server, on_stop)
 
 
@@ -79,6 +79,7 @@ def main(admission: Callable[[AdmissionRules], Admission] = Admission) -> None:
     """Entry point; `admission` makes the core."""
     config = load(TriggerConfig, "RELAYGR_TRIGGER", os.environ)
     configure_logging("trigger", config.log_level)
+    share_interpreter()
     _log.info("config %s", json.dumps(describe(config)))
     asyncio.run(run(config, admission))
 

@@ -5,6 +5,8 @@ import pytest
 from relaygr.errors import Refused
 from relaygr.rpc.channel import ChannelPool, channel_options
 from relaygr.telemetry import Telemetry
+from relaygr.v1.router_pb2_grpc import RouterServiceStub
+from relaygr.v1.trigger_pb2_grpc import TriggerServiceStub
 
 
 @pytest.fixture
@@ -33,3 +35,14 @@ def test_silent_peer_is_noticed_within_seconds() -> None:
     options = dict(channel_options())
     assert options["grpc.keepalive_time_ms"] == 10_000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 3_000
+
+
+async def test_a_stub_is_kept_as_long_as_its_channel(pool: ChannelPool) -> None:
+    one, other = "127.0.0.1:1", "127.0.0.1:2"
+    stub = pool.stub(RouterServiceStub, one)
+    assert pool.stub(RouterServiceStub, one) is stub
+    assert pool.stub(TriggerServiceStub, one) is not stub
+    kept = pool.stub(RouterServiceStub, other)
+    await pool.close(one)
+    assert pool.stub(RouterServiceStub, one) is not stub
+    assert pool.stub(RouterServiceStub, other) is kept
