@@ -23,9 +23,9 @@ from services.router.adapters.planner import TablePlanner
 from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
-from services.router.core.binding import Binding, Placement
+from services.router.core.binding import Binding, Branch, Placement
 from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, StartProbe
-from services.router.core.events import Event, PinDropped, PinRead
+from services.router.core.events import Event, PinDropped, PinRead, UserPlaced
 from services.router.metrics import RouterMetrics
 from services.router.relay import Relay
 from services.router.service import RouterService
@@ -92,7 +92,7 @@ class Router:
             config,
             self.core,
             relay,
-            pin=self._placed,
+            placed=self._placed,
             unpin=self._unpin,
             trigger_count=lambda: self.discovery.trigger_count,
         )
@@ -174,8 +174,15 @@ class Router:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _placed(self, placement: Placement) -> None:
+    def _placed(self, placement: Placement, admitted_hash: str, expected_ns: int) -> None:
+        """Remember a placement; `admitted_hash` names its user when a ticket will follow, else it is empty."""
         self.metrics.chosen(placement.branch)
+        record = placement.record
+        if admitted_hash:
+            # Who was here lately brings an append, which is next to nothing.
+            is_new = placement.branch in (Branch.SLOT, Branch.LIGHTER)
+            promised_ns = expected_ns if is_new else 0
+            self.driver.feed(UserPlaced(admitted_hash, record.instance_id, record.epoch, promised_ns))
         pin = placement.pin
         if pin is not None:
             self.driver.feed(PinRead(pin.user_hash, pin.instance_id, pin.epoch, monotonic_ns() + pin.window_ns))

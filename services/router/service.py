@@ -30,7 +30,8 @@ class RouterService(RouterServiceServicer):
         config: settings.
         core: the choices.
         relay: carries requests out.
-        pin: told of each placement by Resolve; remembers its pin, here and for the other routers.
+        placed: told of each placement by Resolve: remembers its pin, here and for the other routers, and
+            of one that will be admitted, where the user is and the device time that is about to come.
         unpin: forgets a user's pin by hash.
         trigger_count: triggers alive.
         clock: monotonic nanoseconds.
@@ -42,7 +43,7 @@ class RouterService(RouterServiceServicer):
         core: Binding,
         relay: Relay,
         *,
-        pin: Callable[[Placement], None],
+        placed: Callable[[Placement, str, int], None],
         unpin: Callable[[str], None],
         trigger_count: Callable[[], int],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -50,7 +51,7 @@ class RouterService(RouterServiceServicer):
         self._config = config
         self._core = core
         self._relay = relay
-        self._pin = pin
+        self._placed = placed
         self._unpin = unpin
         self._trigger_count = trigger_count
         self._clock = clock
@@ -68,7 +69,7 @@ class RouterService(RouterServiceServicer):
         )
         if placement is None:
             raise Unreachable("rankers", "no ranker is known")
-        self._pin(placement)
+        self._placed(placement, subject.user_hash if request.will_admit else "", request.expected_ns)
         record = placement.record
         now_ns = self._clock()
         span = current_span()

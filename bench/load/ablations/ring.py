@@ -23,9 +23,9 @@ import grpc
 from relaygr.domain.identity import UserKey
 from relaygr.errors import RelayError, Unreachable
 from relaygr.rpc.channel import ChannelPool, channel_options
-from relaygr.rpc.client_interceptor import ClientInterceptor
 from relaygr.rpc.identity import user_key_of
 from relaygr.rpc.tickets import decode_ticket
+from relaygr.rpc.traced_channel import TracedChannel
 from relaygr.telemetry import Telemetry
 from relaygr.v1 import ranker_pb2, ranker_pb2_grpc, router_pb2
 from services.router.adapters.rankers import Rankers, answer_of
@@ -51,7 +51,7 @@ class Ring:
         self._placed_max = placed_max
         self._members: Iterable[Member] = ()
         self._addresses: tuple[str, ...] = ()
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: TracedChannel | None = None
         self._placed: OrderedDict[str, str] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -109,11 +109,11 @@ class Ring:
         self._addresses = addresses
         self._channel = None
         if addresses:
-            self._channel = grpc.aio.insecure_channel(
+            channel = grpc.aio.insecure_channel(
                 f"ipv4:{','.join(addresses)}",
                 options=[*channel_options(), ("grpc.service_config", _SERVICE_CONFIG)],
-                interceptors=[ClientInterceptor(self._telemetry, _NAME)],
             )
+            self._channel = TracedChannel(channel, self._telemetry, _NAME)
 
 
 class RingRankers(Rankers):

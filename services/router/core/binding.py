@@ -1,11 +1,14 @@
-"""Where a request goes: by ticket, else by pin, else by slot.
+"""Where a request goes: by ticket, else by pin, else where the user was lately, else by slot.
 
 Theory of operation. Both halves of a relay must meet, so everything that is certain
 about a user's place comes first: the ticket names it; a pin overrides the slot map for
 users placed elsewhere lately; the slot map says the rest, and each slot has an order of
 further instances behind its owner. Only `resolve` places a user: an owner busier than
 c times the mean makes way for the next in the slot's order, and a user placed off its
-slot for a ticket is pinned for the window. A rank without a ticket follows the same
+slot for a ticket is pinned for the window. A user of whom no psi is known anywhere costs as
+much on one instance as on another, so it is placed on the less busy of the first two in its
+slot's order, and remembered: two choices keep queues short where one would leave collisions to
+chance. A rank without a ticket follows the same
 bound, since nothing binds it, but pins nobody.
 
 A request that names a model stays with that model, whoever else is there.
@@ -25,14 +28,17 @@ from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
 from relaygr.domain.slots import slot_of
 from services.router.core.effects import ChangeMembers, Effect, ForgetPeer, PinUser
-from services.router.core.events import Event, PinDropped, PinRead, TableRead
+from services.router.core.events import Event, PinDropped, PinRead, TableRead, UserPlaced
 from services.router.core.load import LoadView
 from services.router.core.membership import Member, Membership
 from services.router.core.pins import Pin, Pins
+from services.router.core.recent import Place, Recent
 from services.router.core.slots import SlotTable, assign, ring_order
 
 BOUND = 1.25
 """c of the bounded load: an instance may have this many times the mean."""
+LIGHTER_BY_NS = 1_000_000
+"""A newcomer leaves its slot's instance for one that has less queued by this; what is less is noise."""
 
 
 class Branch(Enum):
@@ -40,7 +46,9 @@ class Branch(Enum):
 
     TICKET = "TICKET"
     PIN = "PIN"
+    RECENT = "RECENT"
     SLOT = "SLOT"
+    LIGHTER = "LIGHTER"
     SPILL = "SPILL"
     REROUTED = "REROUTED"
 
@@ -103,6 +111,7 @@ class Binding:
         self.members = Membership(members_max=members_max)
         self.load = LoadView(calls_max=calls_max, instances_max=members_max)
         self.pins = Pins(pins_max=pins_max)
+        self.recent = Recent(users_max=pins_max)
         self._spill_floor_ns = spill_floor_ns
         self._tables_max = tables_max
         self._tables: dict[str, SlotTable] = {}
@@ -121,6 +130,11 @@ class Binding:
                 return []
             case PinDropped(user_hash):
                 self.pins.drop(user_hash)
+                self.recent.drop(user_hash)
+                return []
+            case UserPlaced(user_hash, instance_id, epoch, expected_ns):
+                self.recent.put(user_hash, Place(instance_id, epoch, now_ns))
+                self.load.promise(instance_id, expected_ns)
                 return []
             case _:
                 return self._settle(self.members.handle(event, now_ns))
@@ -139,6 +153,7 @@ class Binding:
         self.members.check()
         self.load.check()
         self.pins.check()
+        self.recent.check()
         assert len(self._tables) <= self._tables_max
 
     def resolve(
@@ -158,8 +173,10 @@ class Binding:
         member, branch = self._choose(subject, model_key, (), now_ns, may_spill=True)
         if member is None:
             return None
-        off_slot = branch is not Branch.SLOT
-        if not (off_slot and will_admit and window_ns > 0):
+        if branch is Branch.SLOT and will_admit:
+            member, branch = self._lighter(subject, model_key, member, now_ns)
+        is_exception = branch in (Branch.PIN, Branch.SPILL, Branch.REROUTED)
+        if not (is_exception and will_admit and window_ns > 0):
             return Placement(member.record, branch)
         pin = PinUser(subject.user_hash, member.record.instance_id, member.record.epoch, window_ns)
         return Placement(member.record, branch, pin)
@@ -246,15 +263,34 @@ class Binding:
                 return able[other], Branch.SPILL
         return able[named], branch
 
+    def _lighter(self, subject: Subject, model_key: str, owner: Member, now_ns: int) -> tuple[Member, Branch]:
+        """For a newcomer: its slot's instance, or the next in order when that is less busy."""
+        able = {member.record.instance_id: member for member in self.candidates(model_key)}
+        named = owner.record.instance_id
+        order = self._order(model_key, slot_of(subject.user))
+        other = next((each for each in order if each in able and each != named), None)
+        if other is None:
+            return owner, Branch.SLOT
+        if self.load.load_ns(named, now_ns) - self.load.load_ns(other, now_ns) < LIGHTER_BY_NS:
+            return owner, Branch.SLOT
+        return able[other], Branch.LIGHTER
+
     def _owner(self, subject: Subject, model_key: str, slot: int, now_ns: int) -> tuple[str, Branch]:
-        """Who should have the user, by pin or slot; may be fenced or gone."""
+        """Who should have the user, by pin, memory or slot; may be fenced or gone."""
         pin = self.pins.get(subject.user_hash, now_ns)
-        if pin is not None:
-            member = self.members.get(pin.instance_id)
-            if member is not None and member.record.epoch == pin.epoch and member.model_key == model_key:
-                if member.is_usable:
-                    return pin.instance_id, Branch.PIN
+        if pin is not None and self._is_there(pin.instance_id, pin.epoch, model_key):
+            return pin.instance_id, Branch.PIN
+        place = self.recent.get(subject.user_hash, now_ns)
+        if place is not None and self._is_there(place.instance_id, place.epoch, model_key):
+            return place.instance_id, Branch.RECENT
         return self._owners(model_key)[slot], Branch.SLOT
+
+    def _is_there(self, instance_id: str, epoch: int, model_key: str) -> bool:
+        """True when the same boot of an instance serves the model and can be reached."""
+        member = self.members.get(instance_id)
+        if member is None or member.record.epoch != epoch or member.model_key != model_key:
+            return False
+        return member.is_usable
 
     def _spill_to(self, named: str, able: dict[str, Member], order: tuple[str, ...], now_ns: int) -> str | None:
         """The next instance with room when the named one has more than its bound."""

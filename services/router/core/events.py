@@ -66,6 +66,17 @@ class TableRead:
 
 
 @dataclass(frozen=True, slots=True)
+class UserPlaced:
+    """A user was placed for a ticket; its production will follow, or is there already."""
+
+    user_hash: str
+    instance_id: str
+    epoch: int
+    expected_ns: int
+    """Device time that it will bring; 0 when that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class PinRead:
     """A pin, as etcd has it."""
 
@@ -82,4 +93,4 @@ class PinDropped:
     user_hash: str
 
 
-Event = Listed | Registered | Departed | CallFailed | HealthAnswered | TableRead | PinRead | PinDropped
+Event = Listed | Registered | Departed | CallFailed | HealthAnswered | TableRead | PinRead | PinDropped | UserPlaced

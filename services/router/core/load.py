@@ -39,6 +39,8 @@ class _Instance:
     """Replies so far; says whether a call began before or after the last."""
     in_flight_ns: int = 0
     since_report_ns: int = 0
+    promised_ns: int = 0
+    """Of users placed there whose pre-infer has not come by yet."""
     heard_ns: int = 0
     rank_rate_hz: float = 0.0
     rate_ns: int = 0
@@ -78,11 +80,19 @@ class LoadView:
         if is_rank:
             instance.rank_rate_hz = instance.rate_at(now_ns) + 1e9 / RATE_MEMORY_NS
             instance.rate_ns = now_ns
+        else:
+            instance.promised_ns = max(0, instance.promised_ns - expected_ns)
         if len(self._calls) < self._calls_max:
             self._calls[self._next_call] = _Call(instance_id, expected_ns, instance.reports)
             instance.in_flight_ns += expected_ns
             instance.since_report_ns += expected_ns
         return self._next_call
+
+    def promise(self, instance_id: str, expected_ns: int) -> None:
+        """A user was placed: so much work is about to come. Forgotten with the next reply, which knows better."""
+        instance = self._instance(instance_id)
+        if instance is not None:
+            instance.promised_ns += expected_ns
 
     def end(self, call_number: int, now_ns: int, queues: Queues | None = None) -> None:
         """A call ended; with what its reply said, if it had one. Repeatable."""
@@ -103,6 +113,7 @@ class LoadView:
         instance = self._instance(instance_id)
         if instance is not None:
             instance.queues, instance.reported_ns, instance.since_report_ns = queues, now_ns, 0
+            instance.promised_ns = 0
             instance.reports += 1
             instance.heard_ns = now_ns
 
@@ -123,7 +134,7 @@ class LoadView:
         if instance is None:
             return 0
         drained_ns = max(0, instance.queues.backlog_ns - max(0, now_ns - instance.reported_ns))
-        return max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
+        return instance.promised_ns + max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
 
     def queues(self, instance_id: str, now_ns: int) -> Queues:
         """The last reported queues, with today's backlog."""
@@ -154,6 +165,7 @@ class LoadView:
         for instance_id, instance in self._instances.items():
             assert instance.in_flight_ns == in_flight[instance_id]
             assert instance.since_report_ns == since_report[instance_id]
+            assert instance.promised_ns >= 0
 
     def _instance(self, instance_id: str) -> _Instance | None:
         if instance_id not in self._instances and len(self._instances) < self._instances_max:
