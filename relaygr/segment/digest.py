@@ -19,7 +19,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from relaygr.domain.identity import PsiKey
 from relaygr.native import load
 from relaygr.segment.kernels import KernelHash
 
@@ -43,18 +42,6 @@ def fastest_hasher() -> Hasher:
     """The kernels' where they are there, else the library's."""
     library = load()
     return xxhash.xxh3_128() if library is None else KernelHash(library)
-
-
-def identity_bytes(key: PsiKey, chain_digest: bytes) -> bytes:
-    """Every field of the identity with its length before it, so that no two identities share bytes."""
-    parts = (
-        key.owner.tenant.encode(),
-        key.owner.user.encode(),
-        key.model_key.encode(),
-        key.anchor.to_bytes(8, "little"),
-        chain_digest,
-    )
-    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
 
 class ContentDigest:

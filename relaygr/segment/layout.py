@@ -1,11 +1,12 @@
 """Where things lie in a segment file.
 
     [0, 4096)              header: magic, version, block size, block count, boot id
-    [4096, data)           uint64 per block: the generation that owns it, 0 for none
+    [4096, presence)       uint64 per block: the generation that owns it, 0 for none
+    [presence, data)       uint8 per slot: visible entries whose keys fall there, see presence.py
     [data, data + blocks)  the blocks
 
-Everything starts on a 4,096-byte boundary. The generation table is written by the owner
-alone. Its order against the bytes matters to no one's safety on weakly ordered machines:
+Everything starts on a 4,096-byte boundary. Both tables are written by the owner
+alone. The generations' order against the bytes matters to no one's safety on weakly ordered machines:
 a reader trusts bytes only after a digest and a reply that says its pin held to the end.
 """
 
@@ -14,11 +15,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-VERSION = 2
-"""1: digests whose header was not padded."""
+VERSION = 3
+"""1: digests whose header was not padded. 2: no presence filter."""
 PAGE_BYTES = 4096
 BOOT_ID_CHARS = 32
 GENERATION_BYTES = 8
+SLOTS_PER_BLOCK = 8
+SLOTS_MAX = 1024 * 1024
 
 _MAGIC = b"RELAYSEG"
 _HEADER = struct.Struct("<8sIIQ32s")
@@ -42,10 +45,26 @@ class Geometry:
             raise SegmentRejected(f"{self.block_count} blocks")
 
     @property
-    def data_offset(self) -> int:
-        """Where block 0 begins, bytes."""
+    def presence_offset(self) -> int:
+        """Where the presence filter begins, bytes."""
         table = self.block_count * GENERATION_BYTES
         return PAGE_BYTES + -(-table // PAGE_BYTES) * PAGE_BYTES
+
+    @property
+    def presence_slots(self) -> int:
+        """Counters of the filter, which are bytes: a power of two from a page to a MiB.
+
+        An entry has a block at least, so there are `SLOTS_PER_BLOCK` for each entry or more, up to the MiB.
+        With n entries an absent key is asked for in vain with probability 1 - (1 - 1/slots)^n: 12 % where
+        every entry is a single block, 0.4 % where entries are of 32.
+        """
+        wanted = min(self.block_count * SLOTS_PER_BLOCK, SLOTS_MAX)
+        return max(PAGE_BYTES, 1 << (wanted - 1).bit_length())
+
+    @property
+    def data_offset(self) -> int:
+        """Where block 0 begins, bytes."""
+        return self.presence_offset + self.presence_slots
 
     @property
     def total_bytes(self) -> int:

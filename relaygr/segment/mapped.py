@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from relaygr.segment.files import open_private
 from relaygr.segment.layout import PAGE_BYTES, Geometry, SegmentRejected, unpack_header
+from relaygr.segment.presence import PresenceFilter
 
 _TOUCH_BYTES = 4 * 1024 * 1024
 
@@ -28,6 +29,11 @@ class MappedSegment:
             mapping, dtype=np.uint64, count=geometry.block_count, offset=PAGE_BYTES
         )
         self._generations.flags.writeable = False  # the owner's alone
+        counters: NDArray[np.uint8] = np.frombuffer(
+            mapping, dtype=np.uint8, count=geometry.presence_slots, offset=geometry.presence_offset
+        )
+        counters.flags.writeable = False
+        self.presence = PresenceFilter(counters)
         self._data: NDArray[np.uint8] = np.frombuffer(mapping, dtype=np.uint8, offset=geometry.data_offset)
 
     @classmethod
@@ -74,6 +80,7 @@ class MappedSegment:
     def close(self) -> None:
         """Unmap; when a view is still out, the mapping goes with the last view."""
         self._generations = np.zeros(0, dtype=np.uint64)
+        self.presence.detach()
         self._data = np.zeros(0, dtype=np.uint8)
         with contextlib.suppress(BufferError):
             self._map.close()

@@ -1,4 +1,4 @@
-"""The expander's side of a segment: makes it, stamps its blocks, removes it."""
+"""The expander's side of a segment: makes it, stamps its blocks, counts its entries, removes it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from relaygr.segment.files import create_private, lock_byte, open_private, segment_path
 from relaygr.segment.layout import PAGE_BYTES, Geometry, SegmentRejected, pack_header
 from relaygr.segment.locks import LockTable
+from relaygr.segment.presence import PresenceFilter
 
 
 class OwnedSegment:
-    """A segment file, its lock file, and the table of generations.
+    """A segment file, its lock file, the table of generations and the presence filter.
 
     The file is allocated in full at once: memory that is not there is found at start and
     not by a bus error at the first store. Byte 0 stays locked while this process lives, so
@@ -48,6 +49,9 @@ class OwnedSegment:
         self._generations: NDArray[np.uint64] = np.frombuffer(
             self._map, dtype=np.uint64, count=geometry.block_count, offset=PAGE_BYTES
         )
+        self.presence = PresenceFilter(
+            np.frombuffer(self._map, dtype=np.uint8, count=geometry.presence_slots, offset=geometry.presence_offset)
+        )
         self._map[: len(header)] = header
 
     def stamp(self, blocks: Sequence[int], generation: int) -> None:
@@ -61,6 +65,7 @@ class OwnedSegment:
         self.path.unlink(missing_ok=True)
         self.locks.close()
         del self._generations
+        self.presence.detach()
         self._map.close()
         os.close(self._fd)
         self._fd = -1

@@ -33,7 +33,7 @@ async def serve(config: ExpanderConfig) -> None:
         sample_ratio=config.trace_sample_ratio,
     )
     segment = create_segment(config, new_boot_id())
-    tiering = Tiering(config.limits)
+    tiering = Tiering(config.limits, segment.presence)
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
     try:
         service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))

@@ -87,8 +87,8 @@ class World:
         return ExpanderServiceStub(self.channels.get(self.address))
 
     async def start(self) -> None:
-        self.tiering = Tiering(self.config.limits)
         self.segment = create_segment(self.config, new_boot_id())
+        self.tiering = Tiering(self.config.limits, self.segment.presence)
         self.sweeper = Sweeper(self.tiering, self.segment.locks, self.config.probe_ms / 1000)
         self.sweeper.start()
         heartbeat_ns = int(self.config.heartbeat_ms * 1e6)
@@ -111,6 +111,10 @@ class World:
         tier.start()
         await until(lambda: tier.is_attached)
         return tier
+
+    def share_slot_of(self, key: PsiKey) -> None:
+        """As if another entry's key fell on this key's slot of the presence filter: rankers ask for it."""
+        self.segment.presence.add(key)
 
     async def process(self, owner: str) -> RankerProcess:
         process = RankerProcess(self.address, owner)

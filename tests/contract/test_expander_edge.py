@@ -118,6 +118,7 @@ async def test_one_callers_bad_request_harms_nobody_else(world: World) -> None:
 
 async def test_describe_counts_what_happened(world: World) -> None:
     tier = await world.ranker()
+    world.share_slot_of(key_of("u"))
     await tier.lookup(key_of("u"))
     await stored(tier, key_of("u"), pages_of(1))
     await tier.lookup(key_of("u"))

@@ -38,7 +38,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def test_a_stopped_writers_range_is_quarantined_until_it_is_gone(tmp_path: Path) -> None:
-    async with expander_world(tmp_path, segment_bytes=110_000, staging_share=1.0) as world:
+    async with expander_world(tmp_path, segment_bytes=115_000, staging_share=1.0) as world:
         tier, writer = await world.ranker("r1"), await world.process("r2")
         writer.tell(do="stall", writing_s=30)
         writer.tell(do="store", user="u", seed=1)
@@ -60,7 +60,7 @@ async def test_a_stopped_writers_range_is_quarantined_until_it_is_gone(tmp_path:
 
 
 async def test_a_writer_that_wakes_up_is_refused_and_harms_nobody(tmp_path: Path) -> None:
-    async with expander_world(tmp_path, segment_bytes=110_000, staging_share=1.0) as world:
+    async with expander_world(tmp_path, segment_bytes=115_000, staging_share=1.0) as world:
         tier, writer = await world.ranker("r1"), await world.process("r2")
         writer.tell(do="stall", writing_s=0.3)
         writer.tell(do="store", user="u", seed=1)
@@ -141,6 +141,7 @@ async def test_a_hung_expander_costs_a_few_timeouts_and_then_nothing(tmp_path: P
         await world.stop()
         await world.start()
         tier = await world.ranker(call_timeout_s=0.05, attach_timeout_s=0.2)
+        world.share_slot_of(key_of("u"))
         answering.clear()
         began = time.monotonic()
         for _ in range(50):

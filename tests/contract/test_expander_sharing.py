@@ -223,6 +223,7 @@ async def test_a_full_segment_evicts_the_least_recently_used(world: World) -> No
 
 async def test_every_metric_moves(world: World) -> None:
     tier = await world.ranker()
+    world.share_slot_of(key_of("u"))
     await tier.lookup(key_of("u"))
     await stored(tier, key_of("u"), pages_of(1))
     await found(tier, key_of("u"))
@@ -242,6 +243,7 @@ async def test_every_metric_moves(world: World) -> None:
 
 async def test_heartbeats_leave_no_spans_and_verbs_do(world: World) -> None:
     tier = await world.ranker()
+    world.share_slot_of(key_of("u"))
     await tier.lookup(key_of("u"))
     await until(lambda: any(span.name.endswith("/Lookup") for span in world.spans.get_finished_spans()))
     assert not [span for span in world.spans.get_finished_spans() if span.name.endswith("/Attach")]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relaygr.domain.identity import PsiKey, UserKey
+from relaygr.segment import PresenceFilter
 from services.expander.core.effects import Found, ProbeLock, StoreGrant, StoreRefusal
 from services.expander.core.entries import Content
 from services.expander.core.events import LockProbed
@@ -61,7 +63,9 @@ class Tier(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now = 1_000
-        self.core = Tiering(LIMITS)
+        self.counters = np.zeros(4, dtype=np.uint8)  # fewer slots than keys may need: some share one
+        self.presence = PresenceFilter(self.counters)
+        self.core = Tiering(LIMITS, self.presence)
         self.memory: list[object] = [None] * LIMITS.block_count
         self.processes: list[Process] = []
         self.locks: dict[int, Process] = {}
@@ -273,6 +277,9 @@ class Tier(RuleBasedStateMachine):
     def holds(self):
         self.core.check()
         self.core.check_sums()
+        visible = [entry.key for entry in self.core._entries.held() if entry.is_published]
+        assert all(self.presence.may_hold(key) for key in visible), "a visible entry that nobody would ask for"
+        assert int(self.counters.sum()) == len(visible), "what left is still counted"
 
     def teardown(self):
         """Everything ends by itself once everybody is gone."""
@@ -285,6 +292,7 @@ class Tier(RuleBasedStateMachine):
         seen = self.core.occupancy()
         assert seen.free_blocks == LIMITS.block_count, f"something was never released: {seen}"
         assert (seen.pins, seen.owners, seen.tombstones, seen.entries) == (0, 0, 0, 0)
+        assert not self.counters.any(), "an empty tier's filter is all zero"
 
 
 TestTier = Tier.TestCase

@@ -20,7 +20,7 @@ EDGES = [
     (("ranker", "RankerService/PreInfer", "SERVER"), ("router", "RankerService/PreInfer", "CLIENT")),
     (("ranker", names.SPAN_PRE_INFER_CHUNK, "INTERNAL"), ("ranker", names.SPAN_PRE_INFER_PRODUCE, "INTERNAL")),
     (("ranker", names.SPAN_PRE_INFER_PRODUCE, "INTERNAL"), ("ranker", "RankerService/PreInfer", "SERVER")),
-    (("expander", "ExpanderService/Lookup", "SERVER"), ("ranker", "ExpanderService/Lookup", "CLIENT")),
+    (("ranker", names.SPAN_PRE_INFER_LOOKUP, "INTERNAL"), ("ranker", "RankerService/PreInfer", "SERVER")),
     (("router", "RouterService/Rank", "SERVER"), ("client", "RouterService/Rank", "CLIENT")),
     (("router", names.SPAN_ROUTE_CHOOSE, "INTERNAL"), ("router", "RouterService/Rank", "SERVER")),
     (("ranker", "RankerService/Rank", "SERVER"), ("router", "RankerService/Rank", "CLIENT")),

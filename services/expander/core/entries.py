@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from relaygr.domain.identity import PsiKey, UserKey
 from services.expander.core.blocks import Blocks
+from services.expander.core.presence import Presence, Unwatched
 
 _K = TypeVar("_K")
 
@@ -49,8 +50,9 @@ class Entry:
 class Entries:
     """The index, and what is still held outside of it."""
 
-    def __init__(self, blocks: Blocks, pinned_blocks_max: int):
+    def __init__(self, blocks: Blocks, pinned_blocks_max: int, presence: Presence | None = None):
         self._blocks = blocks
+        self._presence = presence or Unwatched()
         self._pinned_blocks_max = pinned_blocks_max
         self._published: dict[PsiKey, Entry] = {}  # in order of publication, which is the order of age
         self._doomed: dict[int, Entry] = {}
@@ -95,6 +97,8 @@ class Entries:
 
     def publish(self, entry: Entry) -> None:
         """Make an entry visible in place of its key's former one."""
+        # In before the former goes out: a reader elsewhere never sees the key gone in between.
+        self._presence.add(entry.key)
         former = self._published.get(entry.key)
         if former is not None:
             self.doom(former, revoke=False)
@@ -135,6 +139,7 @@ class Entries:
             return
         entry.is_published = False
         del self._published[entry.key]
+        self._presence.remove(entry.key)
         self._published_blocks -= len(entry.blocks)
         if entry.pins:
             self._doomed[entry.generation] = entry

@@ -29,6 +29,7 @@ from services.expander.core.entries import Content, Entries, Entry
 from services.expander.core.events import Event, LockProbed
 from services.expander.core.limits import TieringLimits
 from services.expander.core.owners import Owners, Slot
+from services.expander.core.presence import Presence
 from services.expander.core.stores import Store, Stores
 from services.expander.core.tombstones import Tombstones
 
@@ -42,13 +43,18 @@ class _Pin:
 
 
 class Tiering:
-    """The machine."""
+    """The machine.
 
-    def __init__(self, limits: TieringLimits):
+    Args:
+        limits: bounds and times.
+        presence: told which keys can be found; nobody when not given.
+    """
+
+    def __init__(self, limits: TieringLimits, presence: Presence | None = None):
         self._limits = limits
         self._blocks = Blocks(limits.block_count)
         self._owners = Owners(limits.owners_max, limits.owner_lapse_ns, limits.probe_ns)
-        self._entries = Entries(self._blocks, limits.pinned_blocks_max)
+        self._entries = Entries(self._blocks, limits.pinned_blocks_max, presence)
         self._stores = Stores(self._blocks, limits.stores_max, limits.stores_per_owner_max, limits.staging_blocks_max)
         self._tombstones = Tombstones(limits.tombstones_max, limits.tombstone_ns)
         self._pins: dict[int, _Pin] = {}  # in order of grant, which is the order of due times

@@ -144,10 +144,13 @@ class DramTier:
         self._executor.shutdown(wait=False)
 
     async def lookup(self, key: PsiKey) -> Found | None:
-        """Find and pin the key's entry; None when there is none or the tier is off."""
+        """Find and pin the key's entry; None when there is none or the tier is off.
+
+        The segment's presence filter answers for most absent keys without a call.
+        """
         assert key.model_key == self._model.key, "psi of another model"
         attachment = self._attacher.current
-        if attachment is None:
+        if attachment is None or not attachment.segment.presence.may_hold(key):
             return None
         request = expander_pb2.LookupRequest(key=self._key_pb(key), **self._caller(attachment))
         reply = await self._call(self._stub.Lookup, request, attachment)

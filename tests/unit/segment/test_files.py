@@ -132,6 +132,7 @@ def test_only_what_a_dead_expander_of_the_same_deployment_left_is_removed(tmp_pa
     alive = OwnedSegment(tmp_path, "d", BOOT, GEOMETRY)
     neighbour = OwnedSegment(tmp_path, "dd", BOOT, GEOMETRY)
     dead = OwnedSegment(tmp_path, "d", OTHER_BOOT, GEOMETRY)
+    dead.presence.detach()
     del dead._generations  # what the kernel does for a killed process; a mapping keeps the file open
     dead._map.close()
     os.close(dead._fd)
