@@ -1,4 +1,4 @@
-"""The benchmark under an SLO: python -m bench.load [--full]
+"""The benchmark under an SLO: python -m bench.load [--full].
 
 Ends with one JSON line. The run's folder keeps every trace, every outcome and the report.
 """

@@ -3,11 +3,15 @@
 The idle probe runs the same small piece of work again and again on each core while the services
 rest: what takes longer than its best time was taken by somebody else. During a probe the kernel's
 own account says how much was stolen by the host, and how much went to processes that are not ours.
+What no account shows is a core that runs slower, because its other half or its caches serve a
+neighbour: a pacer on each core does a tenth of a millisecond of work twenty times a second and
+looks at the processor time it took, which no queue can change.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,8 +24,13 @@ PIECE_LOOPS = 8_000
 """About 0.2 ms of Python."""
 IDLE_PROBE_S = 0.25
 """On each core."""
-LOST_SHARE_MAX = 0.08
+LOST_SHARE_MAX = 0.12
 """Of an idle probe's time. Some is lost to the clock and to interrupts on any machine."""
+PACE_S = 0.05
+SLOWER_BY = 1.25
+"""A pacer's piece that takes so many times the usual was slowed down."""
+SLOW_SHARE_MAX = 0.2
+"""Of the pacers' pieces, between two readings."""
 STOLEN_SHARE_MAX = 0.03
 FOREIGN_SHARE_MAX = 0.06
 """Of all cores' time. The kernel's own work for the network is in here too."""
@@ -73,6 +82,42 @@ def _on_core(core: int, seconds: float) -> Idle:
         piece_p99_us=float(np.quantile(times_us, 0.99)),
         piece_max_us=float(times_us.max()),
     )
+
+
+class Pacers:
+    """One thread on each usable core, while the context lasts."""
+
+    def __init__(self) -> None:
+        self._pieces_us: list[float] = []
+        self._is_stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(core,), daemon=True) for core in sorted(os.sched_getaffinity(0))
+        ]
+
+    def __enter__(self) -> Pacers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def slow_share(self) -> float:
+        """Share of the pieces that were slowed down; the usual is their lower quartile."""
+        if not self._pieces_us:
+            return 0.0
+        times_us = np.asarray(self._pieces_us)
+        return float((times_us > SLOWER_BY * np.quantile(times_us, 0.25)).mean())
+
+    def _run(self, core: int) -> None:
+        os.sched_setaffinity(threading.get_native_id(), {core})
+        while not self._is_stopped.wait(PACE_S):
+            begun_ns = time.thread_time_ns()
+            for _ in range(PIECE_LOOPS):
+                pass
+            self._pieces_us.append((time.thread_time_ns() - begun_ns) / 1e3)
 
 
 @dataclass(frozen=True, slots=True)

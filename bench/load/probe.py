@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load.deployment import Deployment
-from bench.load.noise import CpuTimes, Idle, idle_probe, own_cpu_s, share_between
+from bench.load.noise import SLOW_SHARE_MAX, CpuTimes, Idle, Pacers, idle_probe, own_cpu_s, share_between
 from bench.load.outcome import Outcome, read_outcomes
 from bench.load.profile import Lengths, Slo, Traffic
 from bench.load.tally import tally
@@ -53,7 +53,8 @@ def run_probe(deployment: Deployment, probe: Probe, folder: Path) -> dict[str, A
     idle = _quiet()
     counters = deployment.counters()
     before, own_s = CpuTimes.read(deployment.processes), own_cpu_s()
-    outcomes, generator_s = _send(deployment, folder)
+    with Pacers() as pacers:
+        outcomes, generator_s = _send(deployment, folder)
     after = CpuTimes.read(deployment.processes)
     share = share_between(before, after, own_cpu_s() - own_s)
     counted = [(request, outcome) for request, outcome in zip(requests, outcomes, strict=True) if request.is_counted]
@@ -66,8 +67,8 @@ def run_probe(deployment: Deployment, probe: Probe, folder: Path) -> dict[str, A
         **tally(counted, deployment.profile.slo),
         "counters": _grown(counters, deployment.counters()),
         "cpu_share": {**share.by_process, GENERATOR: round(generator_s / elapsed_s, 4)},
-        "noise": {**idle.to_json(), **share.to_json()},
-        "is_disturbed": share.is_disturbed or not idle.is_quiet,
+        "noise": {**idle.to_json(), **share.to_json(), "slow_share": round(pacers.slow_share(), 4)},
+        "is_disturbed": share.is_disturbed or pacers.slow_share() > SLOW_SHARE_MAX or not idle.is_quiet,
     }
 
 

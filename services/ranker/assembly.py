@@ -27,6 +27,7 @@ from relaygr.registry.keys import instance_key
 from relaygr.registry.registration import Registration
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
+from relaygr.runtime.slices import ask_for_long_slices
 from relaygr.telemetry import Telemetry
 from services.ranker.adapters.calibration import measure
 from services.ranker.adapters.device.accelerator import open_accelerator
@@ -96,7 +97,7 @@ class Ranker:
         executor = Executor(
             Schedule(config.jobs_max),
             loop,
-            settings=lambda: compute_settings(left_to_torch(model, config.threads), device),
+            settings=lambda: device_thread_settings(left_to_torch(model, config.threads), device),
             observe=metrics.worked,
             step_ended=device.step_ended,
         )
@@ -211,6 +212,15 @@ def left_to_torch(model: RelayModel, threads: int) -> int:
     """Torch's share of the compute threads; a model with threads of its own takes them first."""
     take_threads = getattr(model, "take_threads", None)
     return take_threads(threads) if take_threads is not None else threads
+
+
+@contextmanager
+def device_thread_settings(threads: int, device: Device) -> Iterator[None]:
+    """For the one thread that serves: as below, and whoever wakes up goes before it."""
+    if not ask_for_long_slices():
+        LOG.info("the kernel takes no slices: threads that wake up may wait for those that compute")
+    with compute_settings(threads, device):
+        yield
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from services.router.adapters.planner import TablePlanner
 from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
-from services.router.core.binding import Binding, Branch, Placement
+from services.router.core.binding import Binding, Placement
 from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, StartProbe
 from services.router.core.events import Event, PinDropped, PinRead, UserPlaced
 from services.router.metrics import RouterMetrics
@@ -174,15 +174,11 @@ class Router:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _placed(self, placement: Placement, admitted_hash: str, expected_ns: int) -> None:
-        """Remember a placement; `admitted_hash` names its user when a ticket will follow, else it is empty."""
+    def _placed(self, placement: Placement, user: UserPlaced | None) -> None:
+        """Remember a placement, and of one that a ticket will follow, the user and what it brings."""
         self.metrics.chosen(placement.branch)
-        record = placement.record
-        if admitted_hash:
-            # Who was here lately brings an append, which is next to nothing.
-            is_new = placement.branch in (Branch.SLOT, Branch.LIGHTER)
-            promised_ns = expected_ns if is_new else 0
-            self.driver.feed(UserPlaced(admitted_hash, record.instance_id, record.epoch, promised_ns))
+        if user is not None:
+            self.driver.feed(user)
         pin = placement.pin
         if pin is not None:
             self.driver.feed(PinRead(pin.user_hash, pin.instance_id, pin.epoch, monotonic_ns() + pin.window_ns))

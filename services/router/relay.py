@@ -91,6 +91,7 @@ class Relay:
             RelayError: the ranker's refusal.
         """
         end_ns = self._clock() + left_ns
+        self._core.load.rank_came(subject.user_hash)
         tried: list[str] = []
         last: RelayError = Unreachable("rankers", "no instance of the model is known")
         while len(tried) < ATTEMPTS_MAX:

@@ -17,7 +17,8 @@ from relaygr.v1 import common_pb2, router_pb2
 from relaygr.v1.ranker_pb2 import ReleaseRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
-from services.router.core.binding import Binding, Placement, Subject, TicketRef
+from services.router.core.binding import Binding, Branch, Placement, Subject, TicketRef
+from services.router.core.events import UserPlaced
 from services.router.core.load import Queues
 from services.router.core.pins import WINDOW_NS_MAX
 from services.router.relay import Relay
@@ -30,8 +31,8 @@ class RouterService(RouterServiceServicer):
         config: settings.
         core: the choices.
         relay: carries requests out.
-        placed: told of each placement by Resolve: remembers its pin, here and for the other routers, and
-            of one that will be admitted, where the user is and the device time that is about to come.
+        placed: told of each placement by Resolve, and of one that will be admitted what it brings; remembers
+            where the user is, and its pin for the other routers.
         unpin: forgets a user's pin by hash.
         trigger_count: triggers alive.
         clock: monotonic nanoseconds.
@@ -43,7 +44,7 @@ class RouterService(RouterServiceServicer):
         core: Binding,
         relay: Relay,
         *,
-        placed: Callable[[Placement, str, int], None],
+        placed: Callable[[Placement, UserPlaced | None], None],
         unpin: Callable[[str], None],
         trigger_count: Callable[[], int],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -69,7 +70,7 @@ class RouterService(RouterServiceServicer):
         )
         if placement is None:
             raise Unreachable("rankers", "no ranker is known")
-        self._placed(placement, subject.user_hash if request.will_admit else "", request.expected_ns)
+        self._placed(placement, self._user_placed(request, subject, placement))
         record = placement.record
         now_ns = self._clock()
         span = current_span()
@@ -87,6 +88,23 @@ class RouterService(RouterServiceServicer):
             load=_load_to_pb(queues, record.device_budget_bytes),
             rank_rate_hz=self._core.load.rank_rate_hz(record.instance_id, now_ns),
             trigger_count=self._trigger_count(),
+        )
+
+    def _user_placed(
+        self, request: router_pb2.ResolveRequest, subject: Subject, placement: Placement
+    ) -> UserPlaced | None:
+        """What a placement that will be admitted brings; None for another."""
+        if not request.will_admit:
+            return None
+        # Who was here lately brings an append, which is next to nothing.
+        is_new = placement.branch in (Branch.SLOT, Branch.LIGHTER)
+        return UserPlaced(
+            subject.user_hash,
+            placement.record.instance_id,
+            placement.record.epoch,
+            production_ns=max(0, request.expected_ns - request.rank_on_psi_ns) if is_new else 0,
+            rank_ns=request.rank_on_psi_ns,
+            window_ns=min(request.window_ns, WINDOW_NS_MAX),
         )
 
     async def PreInfer(

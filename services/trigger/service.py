@@ -105,15 +105,17 @@ class TriggerService(TriggerServiceServicer):
 
     async def _resolve(self, arrival: Arrival, head: LogHead | None, left_ns: int) -> Binding | None:
         """Ask the router, telling it what the last known instance's costs foretell."""
-        expected_ns, will_admit = 0, True
+        expected_ns, rank_on_psi_ns, will_admit = 0, 0, True
         if (seen := self._last_seen) is not None:
             behaviours = _cut_of(arrival, head, seen).behaviour_count
             demand = demand_of(arrival, behaviours, seen.instance.cost.candidates_typical)
             assessment = self._admission.foresee(demand, seen.instance)
-            expected_ns, will_admit = assessment.full_ns, assessment.is_at_risk and behaviours > 0
+            expected_ns, rank_on_psi_ns = assessment.full_ns, assessment.rank_on_psi_ns
+            will_admit = assessment.is_at_risk and behaviours > 0
         binding = await self._router.resolve(
             arrival.user,
             expected_ns=expected_ns,
+            rank_on_psi_ns=rank_on_psi_ns,
             will_admit=will_admit,
             window_ns=arrival.budgets.window_ns,
             remaining_ns=left_ns,

@@ -132,9 +132,10 @@ class Binding:
                 self.pins.drop(user_hash)
                 self.recent.drop(user_hash)
                 return []
-            case UserPlaced(user_hash, instance_id, epoch, expected_ns):
+            case UserPlaced(user_hash, instance_id, epoch):
                 self.recent.put(user_hash, Place(instance_id, epoch, now_ns))
-                self.load.promise(instance_id, expected_ns)
+                self.load.promise(instance_id, event.production_ns)
+                self.load.expect_rank(user_hash, instance_id, event.rank_ns, now_ns + event.window_ns, now_ns)
                 return []
             case _:
                 return self._settle(self.members.handle(event, now_ns))
@@ -271,7 +272,7 @@ class Binding:
         other = next((each for each in order if each in able and each != named), None)
         if other is None:
             return owner, Branch.SLOT
-        if self.load.load_ns(named, now_ns) - self.load.load_ns(other, now_ns) < LIGHTER_BY_NS:
+        if self.load.pressure_ns(named, now_ns) - self.load.pressure_ns(other, now_ns) < LIGHTER_BY_NS:
             return owner, Branch.SLOT
         return able[other], Branch.LIGHTER
 

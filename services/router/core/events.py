@@ -72,8 +72,12 @@ class UserPlaced:
     user_hash: str
     instance_id: str
     epoch: int
-    expected_ns: int
-    """Device time that it will bring; 0 when that is not known."""
+    production_ns: int
+    """Device time that its production will probably take; 0 for psi that is probably there."""
+    rank_ns: int
+    """Device time that its rank will take."""
+    window_ns: int
+    """Latest time until the rank."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class _Instance:
     """Replies so far; says whether a call began before or after the last."""
     in_flight_ns: int = 0
     since_report_ns: int = 0
+    due_ns: int = 0
+    """Of ranks that are to come, by their tickets."""
     promised_ns: int = 0
     """Of users placed there whose pre-infer has not come by yet."""
     heard_ns: int = 0
@@ -56,6 +58,13 @@ class _Call:
     reports: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    instance_id: str
+    rank_ns: int
+    until_ns: int
+
+
 class LoadView:
     """In-flight work and reported queues by instance.
 
@@ -70,6 +79,8 @@ class LoadView:
         self._instances: dict[str, _Instance] = {}
         self._calls: dict[int, _Call] = {}
         self._next_call = 0
+        self._due: dict[str, _Due] = {}
+        """Ranks to come by user hash, in the order of their placing."""
 
     def begin(self, instance_id: str, expected_ns: int, now_ns: int, *, is_rank: bool = False) -> int:
         """A call begins; returns its number for `end`."""
@@ -93,6 +104,26 @@ class LoadView:
         instance = self._instance(instance_id)
         if instance is not None:
             instance.promised_ns += expected_ns
+
+    def expect_rank(self, user_hash: str, instance_id: str, rank_ns: int, until_ns: int, now_ns: int) -> None:
+        """A user was placed for a ticket: its rank will come here, at the latest by `until_ns`."""
+        self.rank_came(user_hash)
+        instance = self._instance(instance_id)
+        while self._due:
+            first = next(iter(self._due))
+            if self._due[first].until_ns > now_ns and len(self._due) < self._calls_max:
+                break
+            self.rank_came(first)
+        if instance is not None:
+            self._due[user_hash] = _Due(instance_id, rank_ns, until_ns)
+            instance.due_ns += rank_ns
+
+    def rank_came(self, user_hash: str) -> None:
+        """The user's rank is here, or will not be; repeatable."""
+        due = self._due.pop(user_hash, None)
+        instance = self._instances.get(due.instance_id) if due else None
+        if due is not None and instance is not None:
+            instance.due_ns -= due.rank_ns
 
     def end(self, call_number: int, now_ns: int, queues: Queues | None = None) -> None:
         """A call ended; with what its reply said, if it had one. Repeatable."""
@@ -136,6 +167,11 @@ class LoadView:
         drained_ns = max(0, instance.queues.backlog_ns - max(0, now_ns - instance.reported_ns))
         return instance.promised_ns + max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
 
+    def pressure_ns(self, instance_id: str, now_ns: int) -> int:
+        """Device time queued at an instance, and that of the ranks whose tickets were issued for it."""
+        instance = self._instances.get(instance_id)
+        return self.load_ns(instance_id, now_ns) + (instance.due_ns if instance else 0)
+
     def queues(self, instance_id: str, now_ns: int) -> Queues:
         """The last reported queues, with today's backlog."""
         instance = self._instances.get(instance_id)
@@ -151,11 +187,16 @@ class LoadView:
         """The instance is gone, or another boot of it came: start from nothing."""
         if self._instances.pop(instance_id, None) is not None:
             self._calls = {n: call for n, call in self._calls.items() if call.instance_id != instance_id}
+            self._due = {user: due for user, due in self._due.items() if due.instance_id != instance_id}
 
     def check(self) -> None:
         """Assert the invariants."""
         assert len(self._calls) <= self._calls_max
         assert len(self._instances) <= self._instances_max
+        assert len(self._due) <= self._calls_max
+        due_ns = dict.fromkeys(self._instances, 0)
+        for due in self._due.values():
+            due_ns[due.instance_id] += due.rank_ns
         in_flight = dict.fromkeys(self._instances, 0)
         since_report = dict.fromkeys(self._instances, 0)
         for call in self._calls.values():
@@ -166,6 +207,7 @@ class LoadView:
             assert instance.in_flight_ns == in_flight[instance_id]
             assert instance.since_report_ns == since_report[instance_id]
             assert instance.promised_ns >= 0
+            assert instance.due_ns == due_ns[instance_id]
 
     def _instance(self, instance_id: str) -> _Instance | None:
         if instance_id not in self._instances and len(self._instances) < self._instances_max:

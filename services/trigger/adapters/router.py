@@ -43,7 +43,14 @@ class RouterClient:
         self._pre_infer_timeout_ns = pre_infer_timeout_ns
 
     async def resolve(
-        self, user: UserKey, *, expected_ns: int, will_admit: bool, window_ns: int, remaining_ns: int
+        self,
+        user: UserKey,
+        *,
+        expected_ns: int,
+        rank_on_psi_ns: int,
+        will_admit: bool,
+        window_ns: int,
+        remaining_ns: int,
     ) -> Binding | None:
         """Where the user is bound; None when no instance is known or the router gives no answer.
 
@@ -56,6 +63,7 @@ class RouterClient:
             expected_ns=min(expected_ns, _EXPECTED_NS_MAX),
             will_admit=will_admit,
             window_ns=window_ns,
+            rank_on_psi_ns=min(rank_on_psi_ns, _EXPECTED_NS_MAX),
         )
         try:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)

@@ -15,8 +15,10 @@ from services.router.core.events import (
     PinRead,
     Registered,
     TableRead,
+    UserPlaced,
 )
 from services.router.core.load import Queues
+from services.router.core.recent import RECENT_NS, Place, Recent
 from services.router.core.slots import SlotTable
 from tests.unit.router.fleet import OTHER_MODEL, record, subject, ticket_for
 
@@ -65,6 +67,72 @@ def test_the_slot_table_places_a_user():
     assert placed(resolve(binding)) == ("a", Branch.SLOT)
     own(binding, "b")
     assert placed(resolve(binding)) == ("b", Branch.SLOT)
+
+
+def place(binding, who, name, now_ns=2, **work):
+    brings = {"production_ns": 0, "rank_ns": 0, "window_ns": WINDOW_NS, **work}
+    binding.handle(UserPlaced(who.user_hash, name, 1, **brings), now_ns)
+    binding.check()
+
+
+def test_a_newcomer_goes_to_the_less_busy_of_its_slots_first_two():
+    binding = trio()
+    binding.load.report("a", Queues(backlog_ns=20 * MS), 2)
+    placement = resolve(binding, will_admit=True, window_ns=WINDOW_NS)
+    assert placement.branch is Branch.LIGHTER and placement.record.instance_id != "a"
+    assert placement.pin is None, "its ticket says where it is; nobody else needs to know"
+    assert placed(resolve(binding)) == ("a", Branch.SLOT), "without a ticket there is nothing to place"
+
+
+def test_a_newcomer_stays_where_the_difference_is_noise():
+    binding = trio()
+    binding.load.report("a", Queues(backlog_ns=MS // 2), 2)
+    assert placed(resolve(binding, will_admit=True)) == ("a", Branch.SLOT)
+
+
+def test_productions_and_ranks_on_their_way_count_for_the_next_newcomer():
+    for work in ({"production_ns": 20 * MS}, {"rank_ns": 20 * MS}):
+        binding = trio()
+        place(binding, subject("first"), "a", **work)
+        assert resolve(binding, will_admit=True).branch is Branch.LIGHTER
+    binding.load.rank_came(subject("first").user_hash)
+    assert placed(resolve(binding, will_admit=True)) == ("a", Branch.SLOT)
+
+
+def test_ranks_that_never_came_are_forgotten_after_their_window():
+    binding = trio()
+    place(binding, subject("first"), "a", rank_ns=20 * MS)
+    place(binding, subject("second"), "b", now_ns=2 + WINDOW_NS)
+    assert binding.load.pressure_ns("a", 2 + WINDOW_NS) == 0
+
+
+def test_a_user_returns_to_where_it_was_lately():
+    binding = trio()
+    place(binding, USER, "b")
+    assert placed(resolve(binding, will_admit=True)) == ("b", Branch.RECENT)
+    assert placed(binding.route_rank(USER, None, (), 3)) == ("b", Branch.RECENT)
+    assert placed(resolve(binding, now_ns=2 + RECENT_NS)) == ("a", Branch.SLOT)
+
+
+def test_a_place_is_forgotten_with_its_boot_its_user_or_its_instance():
+    binding = trio()
+    place(binding, USER, "b")
+    binding.handle(PinDropped(USER.user_hash), 3)
+    assert placed(resolve(binding)) == ("a", Branch.SLOT)
+    place(binding, USER, "b")
+    binding.handle(Registered(record("b", epoch=2)), 3)
+    assert placed(resolve(binding)) == ("a", Branch.SLOT)
+    place(binding, USER, "c")
+    fence(binding, "c")
+    assert placed(resolve(binding)) == ("a", Branch.SLOT)
+
+
+def test_places_are_capped_and_the_longest_unseen_goes():
+    recent = Recent(users_max=2)
+    for number in range(3):
+        recent.put(f"u{number}", Place("a", 1, number))
+        recent.check()
+    assert recent.get("u0", 3) is None and recent.get("u2", 3) is not None
 
 
 def test_without_a_table_every_router_places_alike():
