@@ -15,6 +15,7 @@ from bench.load.ground import Ground, prepare
 from bench.load.outcome import Outcome, read_outcomes
 from bench.load.probe import GENERATOR, Probe, run_probe
 from bench.load.profile import Profile, load_profile
+from bench.load.replay import replay
 from bench.load.trace import read_trace
 from bench.load.traffic import Plan, plan
 
@@ -93,7 +94,11 @@ def probed(deployment: Deployment, folder: Path) -> tuple[dict[str, Any], list[O
 def test_in_mode_full_every_rank_is_inferred_in_full_and_nothing_is_announced(ground, tmp_path):
     with running("full", small_profile(), ground, tmp_path) as deployment:
         row, outcomes = probed(deployment, tmp_path)
-    assert row["tiers"] == {"FULL": REQUESTS}
+        faster = read_trace(tmp_path / "probe" / "trace.jsonl", speed=4.0)
+        again = replay(deployment, faster, tmp_path / "replay")
+    assert row["tiers"] == again["tiers"] == {"FULL": REQUESTS}
+    assert again["requests"] == REQUESTS and again["errors"] == {}
+    assert again["achieved_hz"] == pytest.approx(4 * row["achieved_hz"], rel=0.01)
     assert row["decisions"] == {} and row["admitted"] == 0
     assert {outcome.arrive_ns for outcome in outcomes} == {-1}
     assert set(row["instances"]) == {"ranker-1", "ranker-2"}
