@@ -1,4 +1,4 @@
-"""Replays a trace, also one recorded elsewhere: python -m bench.load.replay TRACE.jsonl --mode relay_dram
+"""Replays a trace, also one recorded elsewhere: `python -m bench.load.replay TRACE.jsonl --mode relay_dram`.
 
 The cluster and the histories are the profile's: a trace says who asks when and how long the
 history is then, not what is in it.

@@ -58,9 +58,7 @@ def running(mode: str, profile: Profile, ground: Ground, folder: Path) -> Iterat
 def probed(deployment: Deployment, folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
     """A probe's row and all its outcomes, once what holds in every mode was checked."""
     profile = deployment.profile
-    wanted = Probe(
-        purpose="test", tokens=TOKENS, rate_hz=RATE_HZ, seed=SEED, traffic=profile.traffic, first_user=0
-    )
+    wanted = Probe(purpose="test", tokens=TOKENS, rate_hz=RATE_HZ, seed=SEED, traffic=profile.traffic, first_user=0)
     processes = {name for name, _ in deployment.processes}
     row = run_probe(deployment, wanted, folder / "probe")
     outcomes = read_outcomes(folder / "probe" / "outcomes.jsonl")

@@ -69,7 +69,7 @@ def test_a_file_that_is_refused_is_named(tmp_path: Path):
     for name, text in (("part", "[slo]\nrank_ms = 1.0\n"), ("broken", "[slo\n")):
         path = tmp_path / f"{name}.toml"
         path.write_text(text)
-        with pytest.raises(ValueError, match=f"{name}.toml: "):
+        with pytest.raises(ValueError, match=rf"{name}\.toml: "):
             load_profile(str(path))
-    with pytest.raises(ValueError, match="absent.toml"):
+    with pytest.raises(ValueError, match=r"absent\.toml"):
         load_profile("absent")

@@ -67,7 +67,7 @@ def test_chances_of_visits_are_zipfs_with_the_wanted_mean(mean: float):
 
 
 def test_a_mean_that_no_exponent_gives_is_refused():
-    with pytest.raises(ValueError, match="visits_most of 4 is too small for 2.50"):
+    with pytest.raises(ValueError, match=r"visits_most of 4 is too small for 2\.50"):
         visit_chances(2.5, 4)
 
 
