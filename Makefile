@@ -4,7 +4,7 @@
 #   PIP_ARGS   more arguments for pip, for example --index-url URL
 #   PYTHON     the interpreter to make .venv from
 #   DATA       a CSV or Parquet log of behaviours for `make demo` and `make up`
-#   ARGS       more arguments for `make demo`, `make up` and `make bench-engine`
+#   ARGS       more arguments for `make demo`, `make up` and the benchmarks
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -90,13 +90,22 @@ compose-smoke: $(INSTALLED) generated ## build the image, bring up docker-compos
 	$(call pytest,compose,tests/system/test_compose_smoke.py -m docker --timeout 1800)
 
 ##@ Measure
+bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; under 20 minutes, ends with one JSON line
+	@$(BIN)/python -m bench.load $(ARGS)
+
+bench-full: $(INSTALLED) generated ## the same for every mode, with sweeps; hours
+	@$(BIN)/python -m bench.load --full $(ARGS)
+
+bench-load-report: $(INSTALLED) generated ## tables and pictures of the last run of either, into bench/reports
+	@$(BIN)/python -m bench.load.report run/bench/load
+
 bench-engine: $(INSTALLED) generated ## the engine against this machine's own limits, on random data; ends with one JSON line
 	@$(BIN)/python -m bench.engine $(ARGS)
 
 bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one thread, about two minutes
 	@$(BIN)/python -m bench.engine --quick $(ARGS)
 
-bench-report: $(INSTALLED) generated ## tables and pictures of the last run, into bench/reports
+bench-report: $(INSTALLED) generated ## tables and pictures of the last run of the engine's, into bench/reports
 	@$(BIN)/python -m bench.engine.report run/bench/engine.json
 
 ##@ Work
@@ -162,5 +171,5 @@ define pytest
 @$(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2)
 endef
 
-.PHONY: help setup demo up bench-engine bench-engine-quick bench-report test lint imports types unit property contract \
-  model exact system compose-smoke protos telemetry native fmt docs clean generated
+.PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
+  imports types unit property contract model exact system compose-smoke protos telemetry native fmt docs clean generated

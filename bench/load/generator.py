@@ -1,4 +1,4 @@
-"""Sends a trace, open loop: python -m bench.load.generator SPEC.json.
+"""Sends a trace, open loop: `python -m bench.load.generator SPEC.json`.
 
 The spec names the trace, the target and where the outcomes go. Every request is sent when the
 trace says so, whatever became of earlier ones; latency counts from the planned times, so that

@@ -1,4 +1,4 @@
-"""A single probe, to look into: python -m bench.load.one --mode relay_dram --tokens 1024 --rate 20."""
+"""A single probe, to look into: `python -m bench.load.one --mode relay_dram --tokens 1024 --rate 20`."""
 
 from __future__ import annotations
 

@@ -51,8 +51,9 @@ class Pool:
         return {key: count / whole for key, count in counts.items()} if whole else None
 
     def share(self, part: str, whole: str) -> float | None:
-        """Of two counts; None if there was nothing."""
-        return self.total(part) / self.total(whole) if self.total(whole) else None
+        """Of two counts; None if there was nothing, or if the part was not counted."""
+        is_counted = any(part in probe for probe in self.probes)
+        return self.total(part) / self.total(whole) if is_counted and self.total(whole) else None
 
     def cpu_share(self) -> dict[str, float]:
         """Cores of each process."""

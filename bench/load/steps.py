@@ -1,4 +1,4 @@
-"""Times the steps of a request on an idle machine: python -m bench.load.steps SPEC.
+"""Times the steps of a request on an idle machine: `python -m bench.load.steps SPEC`.
 
 The engine runs them as a ranker does (chunks of the served size, one thread), without services
 and without queues. What comes out is the work that no placement and no schedule can take away.

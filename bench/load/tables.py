@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.engine.report import table
 from bench.engine.summary import number
-from bench.load.pool import plain_pools, pools
+from bench.load.pool import Pool, plain_pools
 from bench.load.schema import FULL, LENGTH, LOSSES, MODES, RATE, RELAY_DRAM, Probe, Run
 from bench.load.summary import Interval, ceiling, ceiling_host, device_ms, found, host_ms, summary
 from bench.load.verdicts import GOAL_L0_OF_CEILING, SAME, ablations, claims, losses
@@ -173,10 +173,12 @@ def probe_table(probes: Iterable[Probe]) -> str:
         latency = " / ".join(_figure(rank, name) for name in ("p50", "p99", "p99.9"))
         errors = ", ".join(f"{name} {count}" for name, count in probe.get("errors", {}).items() if count) or "0"
         held = "disturbed" if probe.get("is_disturbed") else "yes" if probe.get("held") else "no"
-        sizes = [f"`{probe['mode']}`", str(probe["tokens"]), f"{probe['rate_hz']:g}", number(probe.get("achieved_hz"))]
+        # Of a mix, the distribution that lengths were drawn from.
+        tokens = str(probe["tokens"]) if isinstance(probe["tokens"], int) else "mixed"
+        sizes = [f"`{probe['mode']}`", tokens, f"{probe['rate_hz']:g}", number(probe.get("achieved_hz"))]
         traffic = [str(probe.get("purpose", "-")), str(probe.get("requests", "-"))]
         late = f"{probe.get('late', '-')} / {probe.get('end_to_end_late', '-')}"
-        tiers = _shares(pools([{**probe, "is_disturbed": False}])[0].shares("tiers"))
+        tiers = _shares(Pool(probe["mode"], 0, probe["rate_hz"], [probe]).shares("tiers"))
         rows.append([*sizes, *traffic, latency, _figure(whole, "p99"), late, errors, held, tiers])
     return table([*header, "late rank / end to end", "errors", "held", "tiers"], rows)
 

@@ -34,8 +34,11 @@ def read_trace(path: Path, *, speed: float = 1.0) -> list[PlannedRequest]:
     head, *lines = path.read_text().splitlines() or [""]
     _check_head(path, head)
     requests = [_request(path, number, line) for number, line in enumerate(lines, 2)]
-    if any(later.arrives_ns < earlier.arrives_ns for earlier, later in itertools.pairwise(requests)):
-        raise ValueError(f"{path}: requests are not in order of arrival")
+    if not requests:
+        raise ValueError(f"{path}:1: no requests follow")
+    for number, (earlier, later) in enumerate(itertools.pairwise(requests), 3):
+        if later.arrives_ns < earlier.arrives_ns:
+            raise ValueError(f"{path}:{number}: arrives before the request of the line before")
     return [replace(request, arrives_ns=int(request.arrives_ns / speed)) for request in requests]
 
 

@@ -79,6 +79,20 @@ def test_an_interrupted_run_gives_a_page_that_says_what_is_missing(tmp_path: Pat
     assert "interrupted" in text
 
 
+def test_a_probe_of_mixed_lengths_stands_among_the_others(tmp_path: Path):
+    run = document()
+    run["probes"].append(probe(RELAY_DRAM, L1, 9.5, "mix") | {"tokens": {"median_tokens": 640, "spread": 1.03}})  # type: ignore[arg-type]
+    text = report.write(run, tmp_path).read_text()
+    assert "| `relay_dram` | mixed | 9.5 |" in section(text, "Every probe")
+
+
+def test_what_no_probe_counted_is_not_said_to_be_nothing():
+    run = document()
+    for one in run["probes"]:
+        one.pop("reused", None)
+    assert summary(run)["reuse"] is None and summary(run)["survival"] is not None
+
+
 def test_an_empty_run_gives_a_readable_page_without_pictures(tmp_path: Path):
     text = report.write({}, tmp_path).read_text()
     assert not list(tmp_path.glob("*.svg"))
