@@ -1,4 +1,4 @@
-"""The benchmark under an SLO: python -m bench.load [--full].
+"""The benchmark under an SLO: `python -m bench.load`, with `--full` every mode and sweep.
 
 Ends with one JSON line. The run's folder keeps every trace, every outcome and the report.
 """
@@ -10,15 +10,16 @@ import datetime
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.engine.machine import compute_versions, hardware, source
 from bench.load.campaign import Campaign
 from bench.load.ground import prepare
-from bench.load.noise import idle_probe
-from bench.load.plans import claims
+from bench.load.plans import claims, everything
 from bench.load.profile import load_profile
+from bench.load.schema import Run
 from bench.load.search import TooNoisy
+from bench.load.summary import summary
 from demo.processes import ROOT
 
 _TOO_NOISY = 3
@@ -32,12 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     ground = prepare(profile.model, given.ground)
     campaign = Campaign(profile, ground, given.run_dir, _head(), say, given.seed)
     try:
-        claims(campaign, profile)
+        (everything if given.full else claims)(campaign, profile)
     except TooNoisy as error:
-        campaign.note("too_noisy", str(error))
         say(f"the machine is too noisy to judge: {error}")
         return _TOO_NOISY
-    print(json.dumps({"searches": campaign.run["searches"]}), flush=True)
+    finally:
+        campaign.close()
+    print(json.dumps(summary(cast(Run, campaign.run))), flush=True)
     return 0
 
 
@@ -47,7 +49,7 @@ def _head() -> dict[str, Any]:
         "hardware": hardware(),
         "source": source(ROOT),
         "versions": compute_versions(),
-        "idle_probe_before": idle_probe().to_json(),
+        "command": f"python -m bench.load {' '.join(sys.argv[1:])}".strip(),
     }
 
 

@@ -22,10 +22,19 @@ from bench.load.search import Estimate, LengthSearch, MonotoneSearch, RateSearch
 Row = dict[str, Any]
 Say = Callable[[str], None]
 
-RATE_LEAST_HZ, RATE_MOST_HZ = 0.5, 500.0
+RATE_LEAST_HZ, RATE_MOST_HZ = 4.0, 500.0
+"""A thousand requests at less take longer than a search may."""
+START_S = 6.0
+"""Of a probe, beside its trace."""
+TOO_NOISY_SHARE = 0.5
+"""Of the probes disturbed, from which the run as a whole is called too noisy."""
+PROBES_LEAST = 2
+"""Of a search, whatever time it has."""
+TOLERANCE = 0.1
+"""How close a search brings what holds and what fails."""
 TOKENS_LEAST = 128
-USERS_APART = 977
-"""From one probe's first user to the next one's: more than a probe has, and no divisor of their number."""
+USERS_APART = 1201
+"""From one probe's first user to the next one's: more than a probe of 100 requests a second has."""
 
 
 class Campaign:
@@ -35,7 +44,7 @@ class Campaign:
         self._profile, self._ground, self._run_dir = profile, ground, run_dir
         self._say, self._seed = say, seed
         self._begun_s = time.monotonic()
-        self.run: Row = {**head, "config": {**profile.to_json(), "seed": seed}, "probes": [], "searches": []}
+        self.run: Row = {**head, "config": _config(profile, seed), "probes": [], "searches": []}
         run_dir.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -53,6 +62,18 @@ class Campaign:
         """Put something into the document."""
         self.run[name] = value
         self.save()
+
+    def close(self) -> None:
+        """Sum up the noise, and write the document a last time."""
+        probes = self.run["probes"]
+        disturbed = sum(probe["is_disturbed"] for probe in probes)
+        noise: Row = {"disturbed_probes": disturbed, "probes": len(probes)}
+        for name in ("stolen_share", "foreign_share", "slow_share", "lost_share"):
+            values = [probe["noise"][name] for probe in probes]
+            noise[name] = {"mean": round(sum(values) / len(values), 4), "max": max(values)} if values else None
+        noise["steal_share"] = noise["stolen_share"]["mean"] if probes else None
+        noise["is_too_noisy"] = disturbed > TOO_NOISY_SHARE * len(probes)
+        self.note("noise", noise)
 
     def save(self) -> None:
         """Write the document."""
@@ -85,21 +106,33 @@ class Campaign:
         self.say(_line(row))
         return row
 
-    def search_rate(self, deployment: Deployment, purpose: str, tokens: int, guess_hz: float) -> Estimate:
-        """The highest rate that holds at a length."""
-        search = RateSearch(guess_hz, least=RATE_LEAST_HZ, most=RATE_MOST_HZ, quantile=self._profile.slo.quantile)
-        found = self._search(search, lambda rate_hz: self.probe(deployment, purpose, tokens, rate_hz))
+    def search_rate(
+        self, deployment: Deployment, purpose: str, tokens: int, guess_hz: float, within_s: float
+    ) -> Estimate:
+        """The highest rate that holds at a length, as close as the time allows."""
+        quantile = self._profile.slo.quantile
+        guess_hz = max(guess_hz, RATE_LEAST_HZ)
+        search = RateSearch(guess_hz, least=RATE_LEAST_HZ, most=RATE_MOST_HZ, quantile=quantile, tolerance=TOLERANCE)
+        measure = lambda rate_hz: self.probe(deployment, purpose, tokens, rate_hz)  # noqa: E731
+        found = self._search(search, measure, lambda rate_hz: self._probe_s(rate_hz), within_s)
         self._found(deployment, {"kind": "rate", "purpose": purpose, "at_tokens": tokens}, found)
         return found
 
-    def search_length(self, deployment: Deployment, rate_hz: float, guess_tokens: int) -> Estimate:
-        """The longest history that holds at a rate."""
+    def search_length(self, deployment: Deployment, rate_hz: float, guess_tokens: int, within_s: float) -> Estimate:
+        """The longest history that holds at a rate, as close as the time allows."""
         # Returning users' histories are longer than the mean.
         most = self._profile.model.behaviours - 256
-        search = LengthSearch(guess_tokens, least=TOKENS_LEAST, most=most, quantile=self._profile.slo.quantile)
-        found = self._search(search, lambda tokens: self.probe(deployment, "length", int(tokens), rate_hz))
+        quantile = self._profile.slo.quantile
+        search = LengthSearch(guess_tokens, least=TOKENS_LEAST, most=most, quantile=quantile, tolerance=TOLERANCE)
+        measure = lambda tokens: self.probe(deployment, "length", int(tokens), rate_hz)  # noqa: E731
+        found = self._search(search, measure, lambda _: self._probe_s(rate_hz), within_s)
         self._found(deployment, {"kind": "length", "purpose": "length", "at_rate_hz": rate_hz}, found)
         return found
+
+    def result_hz(self, mode: str, tokens: int) -> float | None:
+        """What the last search of a mode at a length found."""
+        found = [one for one in self.run["searches"] if (one["mode"], one.get("at_tokens")) == (mode, tokens)]
+        return found[-1]["value"] if found else None
 
     def steps(self, lengths: list[int]) -> None:
         """Time the steps of a request, alone, and note them."""
@@ -116,15 +149,43 @@ class Campaign:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         self.note("work", json.loads(done.stdout.splitlines()[-1]))
 
-    def _search(self, search: MonotoneSearch, measure: Callable[[float], Row]) -> Estimate:
+    def _search(
+        self,
+        search: MonotoneSearch,
+        measure: Callable[[float], Row],
+        takes_s: Callable[[float], float],
+        within_s: float,
+    ) -> Estimate:
+        begun_s, probes = time.monotonic(), 0
         while (position := search.next()) is not None:
+            is_out_of_time = time.monotonic() - begun_s + takes_s(position) > within_s
+            if is_out_of_time and probes >= PROBES_LEAST:
+                break
             search.observe(position, verdict_of(measure(position)))
+            probes += 1
         return search.result()
+
+    def _probe_s(self, rate_hz: float) -> float:
+        traffic = self._profile.traffic
+        return traffic.requests / rate_hz + traffic.warmup_s + START_S
 
     def _found(self, deployment: Deployment, about: Row, found: Estimate) -> None:
         self.run["searches"].append({"mode": deployment.mode.name, **about, **asdict(found)})
         self.save()
         self.say(f"{deployment.mode.name} {about}: {found.value} ({found.low} to {found.high})")
+
+
+def _config(profile: Profile, seed: int) -> Row:
+    """The profile, and what figures are computed with at its top."""
+    wanted, traffic = profile.deployment, profile.traffic
+    return {
+        **profile.to_json(),
+        "rankers": wanted.rankers,
+        "threads": wanted.threads,
+        "candidates": traffic.candidates,
+        "return_share": traffic.return_share,
+        "seed": seed,
+    }
 
 
 def verdict_of(row: Row) -> Verdict:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.load.alone import GRID_SHARES, L0_SHARE, L1_SHARE, length_at, measure_alone
-from bench.load.campaign import Campaign
+from bench.load.campaign import RATE_LEAST_HZ, Campaign
 from bench.load.deployment import Deployment
 from bench.load.profile import Profile
 from bench.load.search import Estimate
@@ -16,10 +16,18 @@ from relaygr.domain.cost import CostModel
 FULL, RELAY_DRAM = "full", "relay_dram"
 FIXED_SHARE = 0.5
 """The length search's rate, of the rate that full inference holds at L0."""
-RELAY_GUESS_SHARE = 0.45
+RELAY_GUESS_SHARE = 0.22
 """Of the devices' bound, where the search for the relay's rate begins: the host's own work has to fit too."""
-LENGTH_GUESS_SHARE = 0.65
+LENGTH_GUESS_SHARE = 0.5
 """Of stages and budget, what a cold user's pre-infer and rank may take where the search for the length begins."""
+L0_SEARCH, L1_SEARCH = "search_l0", "search_l1"
+ABLATIONS = ("relay", "no_trigger", "no_affinity", "ring_hash", "remote_pool")
+SHORT_TOKENS = 128
+OVERLOAD_TIMES = 2.0
+"""Of the rate that the relay holds at L1."""
+OVERHEAD_HZ = 12.0
+SWEEP_SHARES = (0.5, 0.75, 1.25, 1.5)
+LENGTH_TIMES = (0.5, 1.5)
 _TOKENS_MOST = 65_536
 
 
@@ -33,23 +41,52 @@ class Lengths:
     full_ms: dict[int, float]
 
 
-def claims(campaign: Campaign, profile: Profile) -> None:
+def claims(campaign: Campaign, profile: Profile) -> Lengths:
     """`make bench`: full inference against the relay, at two lengths and at one rate."""
     with campaign.mode(FULL) as full:
         lengths = find_lengths(campaign, full, profile)
         cost = full.costs()[0]
-        at_l0 = campaign.search_rate(
-            full, "search_l0", lengths.l0, _full_guess_hz(profile, lengths.full_ms[lengths.l0])
-        )
-        campaign.search_rate(full, "search_l1", lengths.l1, _full_guess_hz(profile, lengths.full_ms[lengths.l1]))
+        guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l0])
+        at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=230)
+        guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l1])
+        campaign.search_rate(full, L1_SEARCH, lengths.l1, guess_hz, within_s=280)
         fixed_hz = fixed_rate_hz(at_l0)
-        campaign.note("fixed_rate_hz", fixed_hz)
-        campaign.search_length(full, fixed_hz, _full_guess_tokens(profile, cost, fixed_hz))
+        campaign.search_length(full, fixed_hz, _full_guess_tokens(profile, cost, fixed_hz), within_s=230)
     with campaign.mode(RELAY_DRAM) as relay:
-        for purpose, tokens in (("search_l0", lengths.l0), ("search_l1", lengths.l1)):
-            bound_hz = relay_bound_hz(lengths.work_ms[tokens], profile.deployment.rankers)
-            campaign.search_rate(relay, purpose, tokens, RELAY_GUESS_SHARE * bound_hz)
-        campaign.search_length(relay, fixed_hz, _relay_guess_tokens(profile, cost))
+        for purpose, tokens in ((L0_SEARCH, lengths.l0), (L1_SEARCH, lengths.l1)):
+            campaign.search_rate(relay, purpose, tokens, _relay_guess_hz(profile, lengths, tokens), within_s=160)
+        campaign.search_length(relay, fixed_hz, _relay_guess_tokens(profile, cost), within_s=230)
+    return lengths
+
+
+def everything(campaign: Campaign, profile: Profile) -> None:
+    """`make bench-full`: the claims, every mode at L1, and where the relay helps less."""
+    lengths = claims(campaign, profile)
+    relayed = campaign.result_hz(RELAY_DRAM, lengths.l1) or _relay_guess_hz(profile, lengths, lengths.l1)
+    for name in ABLATIONS:
+        with campaign.mode(name) as deployment:
+            campaign.probe(deployment, "sweep", lengths.l1, relayed)
+            campaign.search_rate(deployment, L1_SEARCH, lengths.l1, 0.8 * relayed, within_s=160)
+    for name in (RELAY_DRAM, FULL):
+        with campaign.mode(name) as deployment:
+            losses(campaign, profile, deployment, lengths, relayed)
+    with campaign.mode(RELAY_DRAM) as relay:
+        campaign.probe(relay, "overhead", lengths.l1, OVERHEAD_HZ)
+        for share in SWEEP_SHARES:
+            campaign.probe(relay, "sweep", lengths.l1, round(share * relayed, 2))
+        for times in LENGTH_TIMES:
+            tokens = round(times * lengths.l1 / 16) * 16
+            campaign.search_rate(relay, "sweep", tokens, relayed / times, within_s=160)
+
+
+def losses(campaign: Campaign, profile: Profile, deployment: Deployment, lengths: Lengths, rate_hz: float) -> None:
+    """Where a relay has less to give: nobody returns, short or mixed histories, bursts, overload."""
+    traffic = profile.traffic
+    campaign.probe(deployment, "cold", lengths.l1, rate_hz, replace(traffic, return_share=0.0))
+    campaign.probe(deployment, "short", SHORT_TOKENS, 2 * rate_hz)
+    campaign.probe(deployment, "mix", profile.lengths, rate_hz)
+    campaign.probe(deployment, "bursts", lengths.l1, rate_hz, replace(traffic, arrivals="bursty"))
+    campaign.probe(deployment, "overload", lengths.l1, OVERLOAD_TIMES * rate_hz)
 
 
 def find_lengths(campaign: Campaign, full: Deployment, profile: Profile) -> Lengths:
@@ -81,9 +118,12 @@ def work_of(steps_ms: dict[str, float], return_share: float) -> float:
 
 
 def fixed_rate_hz(at_l0: Estimate) -> float:
-    """The length search's rate."""
-    assert at_l0.value, "full inference must hold some rate at L0"
-    return round(FIXED_SHARE * at_l0.value, 2)
+    """The length search's rate; the least rate when full inference held none at L0, or less than twice that."""
+    return round(max(RATE_LEAST_HZ, FIXED_SHARE * (at_l0.value or 0.0)), 2)
+
+
+def _relay_guess_hz(profile: Profile, lengths: Lengths, tokens: int) -> float:
+    return RELAY_GUESS_SHARE * relay_bound_hz(lengths.work_ms[tokens], profile.deployment.rankers)
 
 
 def _full_guess_hz(profile: Profile, service_ms: float) -> float:

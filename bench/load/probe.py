@@ -15,7 +15,7 @@ from typing import Any
 from bench.load.deployment import Deployment
 from bench.load.noise import SLOW_SHARE_MAX, CpuTimes, Idle, Pacers, idle_probe, own_cpu_s, share_between
 from bench.load.outcome import Outcome, read_outcomes
-from bench.load.profile import Lengths, Slo, Traffic
+from bench.load.profile import Lengths, Traffic
 from bench.load.tally import tally
 from bench.load.trace import write_trace
 from bench.load.traffic import Plan, PlannedRequest, plan
@@ -59,13 +59,15 @@ def run_probe(deployment: Deployment, probe: Probe, folder: Path) -> dict[str, A
     share = share_between(before, after, own_cpu_s() - own_s)
     counted = [(request, outcome) for request, outcome in zip(requests, outcomes, strict=True) if request.is_counted]
     elapsed_s = after.at_s - before.at_s
+    grown = _grown(counters, deployment.counters())
     return {
         **_about(deployment, probe),
         "seconds": round(elapsed_s, 1),
         "requests": len(counted),
         "warmup": len(requests) - len(counted),
         **tally(counted, deployment.profile.slo),
-        "counters": _grown(counters, deployment.counters()),
+        "counters": grown,
+        **_reused(requests, counted, grown),
         "cpu_share": {**share.by_process, GENERATOR: round(generator_s / elapsed_s, 4)},
         "noise": {**idle.to_json(), **share.to_json(), "slow_share": round(pacers.slow_share(), 4)},
         "is_disturbed": share.is_disturbed or pacers.slow_share() > SLOW_SHARE_MAX or not idle.is_quiet,
@@ -136,6 +138,17 @@ def _grown(before: Counter[str], after: Counter[str]) -> dict[str, int]:
     return {name: value for name, value in sorted(grown.items()) if value}
 
 
-def holds(late: int, count: int, slo: Slo) -> bool:
-    """Whether so many late of so many keep the quantile."""
-    return late <= (1.0 - slo.quantile) * count
+def _reused(
+    requests: Sequence[PlannedRequest], counted: Sequence[tuple[PlannedRequest, Outcome]], grown: dict[str, int]
+) -> dict[str, int]:
+    """Of the counted returns, those whose psi was not made from nothing again; nothing said without a DRAM tier.
+
+    What was looked up and not found was made from nothing; beyond one for each newcomer, that was a return.
+    """
+    if not grown.get("lookups"):
+        return {}
+    newcomers = sum(request.visit == 0 for request in requests)
+    made_again = max(0, grown["lookups"] - grown.get("lookup_hits", 0) - newcomers)
+    returns = sum(request.visit > 0 for request, _ in counted)
+    share = made_again / max(1, len(requests) - newcomers)
+    return {"reused": round(returns * (1.0 - min(1.0, share)))}

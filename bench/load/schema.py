@@ -121,6 +121,8 @@ class Search(TypedDict, total=False):
     high: float | None
     probes: int
     is_bounded: bool
+    failed_probe_rates: list[float]
+    """Positions of the probes that missed."""
 
 
 class Run(TypedDict, total=False):

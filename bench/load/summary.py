@@ -25,12 +25,12 @@ def summary(run: Run) -> dict[str, Any]:
         "l1_tokens": l1,
         "qps_at_l0": {mode: found(run, mode, RATE, l0) for mode in MODES},
         "qps_at_l1": {mode: found(run, mode, RATE, l1) for mode in MODES},
-        "throughput_ratio_l0": ratio(found(run, RELAY_DRAM, RATE, l0), found(run, FULL, RATE, l0)),
-        "throughput_ratio_l1": ratio(found(run, RELAY_DRAM, RATE, l1), found(run, FULL, RATE, l1)),
+        "throughput_ratio_l0": over_full(run, RATE, l0),
+        "throughput_ratio_l1": over_full(run, RATE, l1),
         "ceiling_l0": ceiling(run),
         "ceiling_l0_host": ceiling_host(run),
         "max_tokens": {mode: found(run, mode, LENGTH) for mode in MODES},
-        "length_ratio": ratio(found(run, RELAY_DRAM, LENGTH), found(run, FULL, LENGTH)),
+        "length_ratio": over_full(run, LENGTH),
         "fixed_rate_hz": fixed_rate_hz(run),
         "tiers": _rounded(point.shares("tiers")) if point else None,
         "survival": share(point, "survived", "admitted"),
@@ -50,6 +50,16 @@ def found(run: Run, mode: str, kind: str, tokens: int | None = None) -> Interval
         return None
     low, high = search.get("low"), search.get("high") if search.get("is_bounded", True) else None
     return {"value": search["value"], "low": low and rounded(low), "high": high and rounded(high)}
+
+
+def over_full(run: Run, kind: str, tokens: int | None = None) -> Interval | None:
+    """relay_dram over full; only a lower bound where full held nothing that was tried."""
+    relay, full = found(run, RELAY_DRAM, kind, tokens), search_of(run, FULL, kind, tokens)
+    if not relay or not full or full.get("value") is not None:
+        return ratio(relay, found(run, FULL, kind, tokens))
+    failed = full.get("failed_probe_rates")
+    low = relay["low"] / min(failed) if failed and relay["low"] else None
+    return {"value": None, "low": rounded(low), "high": None} if low else None
 
 
 def ratio(above: Interval | None, below: Interval | None) -> Interval | None:
@@ -114,8 +124,13 @@ def fixed_rate_hz(run: Run) -> float | None:
 
 
 def overhead_ms(run: Run) -> dict[str, Any] | None:
-    """What the relay adds to a rank, by the last probe made for it."""
-    probes = [probe for probe in run.get("probes", []) if probe.get("purpose") == "overhead"]
+    """What the relay adds to a rank: by the last probe made for it, else by the last at the fixed rate."""
+    probes = [
+        probe
+        for purpose in (LENGTH, "overhead")
+        for probe in run.get("probes", [])
+        if probe.get("purpose") == purpose and probe.get("mode") == RELAY_DRAM
+    ]
     measured = [probe["overhead_ms"] for probe in probes if probe.get("overhead_ms") and not probe.get("is_disturbed")]
     return dict(measured[-1]) if measured else None
 
