@@ -141,7 +141,7 @@ def add_to_server(service: PoolService, server: grpc.aio.Server) -> None:
         "Forget": grpc.unary_unary_rpc_method_handler(service.forget, **unary),
         "Counters": grpc.unary_unary_rpc_method_handler(service.counters, **unary),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, methods),))
+    server.add_registered_method_handlers(wire.SERVICE, methods)
 
 
 async def serve(config: ExpanderConfig) -> None:
