@@ -165,6 +165,9 @@ class RingBinding(Binding):
         # The ring was not asked or its instance is gone. This choice is only whose load is counted.
         return super()._choose(subject, model_key, tried, now_ns, may_spill=False)
 
+    def _lighter(self, subject: Subject, model_key: str, owner: Member, now_ns: int) -> tuple[Member, Branch]:
+        return owner, Branch.SLOT
+
 
 class RingService(RouterService):
     """Asks the ring before the core chooses."""
