@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     profile = load_profile(given.profile)
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     ground = prepare(profile.model, given.ground)
-    campaign = Campaign(profile, ground, given.run_dir, _head(), say, given.seed)
+    head = json.loads((given.run_dir / "run.json").read_text()) if given.resume else _head()
+    campaign = Campaign(profile, ground, given.run_dir, head, say, given.seed)
     try:
         (everything if given.full else claims)(campaign, profile)
     except TooNoisy as error:
@@ -56,6 +57,7 @@ def _head() -> dict[str, Any]:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="Open-loop load under an SLO.")
     parser.add_argument("--full", action="store_true", help="all modes and sweeps")
+    parser.add_argument("--resume", action="store_true", help="with --full: go on from the claims in --run-dir")
     parser.add_argument("--profile", default="default", help="a name in bench/load/profiles, or a file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, default=Path("run/bench/load"))

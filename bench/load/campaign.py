@@ -41,10 +41,12 @@ class Campaign:
     """Runs what it is told and keeps the document of the run."""
 
     def __init__(self, profile: Profile, ground: Ground, run_dir: Path, head: Row, say: Say, seed: int) -> None:
+        """`head` is what is known before anything runs, or the document of a run that is continued."""
         self._profile, self._ground, self._run_dir = profile, ground, run_dir
         self._say, self._seed = say, seed
         self._begun_s = time.monotonic()
-        self.run: Row = {**head, "config": _config(profile, seed), "probes": [], "searches": []}
+        self._before_s = float(head.get("seconds", 0.0))
+        self.run: Row = {"probes": [], "searches": [], **head, "config": _config(profile, seed)}
         run_dir.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -77,7 +79,7 @@ class Campaign:
 
     def save(self) -> None:
         """Write the document."""
-        self.run["seconds"] = round(time.monotonic() - self._begun_s, 1)
+        self.run["seconds"] = round(self._before_s + time.monotonic() - self._begun_s, 1)
         staged = self._run_dir / "run.json.new"
         staged.write_text(json.dumps(self.run, indent=1) + "\n")
         staged.replace(self._run_dir / "run.json")
@@ -128,6 +130,10 @@ class Campaign:
         found = self._search(search, measure, lambda _: self._probe_s(rate_hz), within_s)
         self._found(deployment, {"kind": "length", "purpose": "length", "at_rate_hz": rate_hz}, found)
         return found
+
+    def has_searched(self, mode: str, purpose: str) -> bool:
+        """Whether a search is in the document."""
+        return any((one["mode"], one["purpose"]) == (mode, purpose) for one in self.run["searches"])
 
     def result_hz(self, mode: str, tokens: int) -> float | None:
         """What the last search of a mode at a length found."""

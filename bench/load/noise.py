@@ -29,7 +29,7 @@ LOST_SHARE_MAX = 0.12
 PACE_S = 0.05
 SLOWER_BY = 1.25
 """A pacer's piece that takes so many times the usual was slowed down."""
-SLOW_SHARE_MAX = 0.2
+SLOW_SHARE_MAX = 0.25
 """Of the pacers' pieces, between two readings."""
 STOLEN_SHARE_MAX = 0.03
 FOREIGN_SHARE_MAX = 0.06

@@ -61,7 +61,7 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
 
 def everything(campaign: Campaign, profile: Profile) -> None:
     """`make bench-full`: the claims, every mode at L1, and where the relay helps less."""
-    lengths = claims(campaign, profile)
+    lengths = known_lengths(campaign, profile) or claims(campaign, profile)
     relayed = campaign.result_hz(RELAY_DRAM, lengths.l1) or _relay_guess_hz(profile, lengths, lengths.l1)
     for name in ABLATIONS:
         with campaign.mode(name) as deployment:
@@ -89,6 +89,14 @@ def losses(campaign: Campaign, profile: Profile, deployment: Deployment, lengths
     campaign.probe(deployment, "overload", lengths.l1, OVERLOAD_TIMES * rate_hz)
 
 
+def known_lengths(campaign: Campaign, profile: Profile) -> Lengths | None:
+    """Of a run that is continued, once its claims are all there."""
+    if not campaign.has_searched(RELAY_DRAM, "length"):
+        return None
+    lengths = campaign.run["lengths"]
+    return _lengths(campaign, profile, lengths["l0_tokens"], lengths["l1_tokens"])
+
+
 def find_lengths(campaign: Campaign, full: Deployment, profile: Profile) -> Lengths:
     """Measure full inference alone, and with it L0, L1 and the work at both."""
     budget_ms, candidates = profile.slo.rank_ms, profile.traffic.candidates
@@ -101,7 +109,11 @@ def find_lengths(campaign: Campaign, full: Deployment, profile: Profile) -> Leng
     campaign.note("lengths", {"l0_tokens": l0, "l1_tokens": l1, "full_alone_ms": alone})
     campaign.steps([l0, l1])
     campaign.say(f"L0 {l0} tokens, L1 {l1} tokens; full inference alone: {alone}")
-    work = campaign.run["work"]
+    return _lengths(campaign, profile, l0, l1)
+
+
+def _lengths(campaign: Campaign, profile: Profile, l0: int, l1: int) -> Lengths:
+    budget_ms, work = profile.slo.rank_ms, campaign.run["work"]
     share = profile.traffic.return_share
     return Lengths(
         l0,
