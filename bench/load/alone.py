@@ -13,7 +13,7 @@ from bench.load.traffic import PlannedRequest
 from relaygr.telemetry import Telemetry
 
 L0_SHARE, L1_SHARE = 0.5, 0.7
-GRID_SHARES = (0.4, 0.55, 0.75)
+GRID_SHARES = (0.3, 0.45, 0.65)
 """Lengths tried, as shares of the budget by the instance's own prediction; the answer is read off between them."""
 REQUESTS = 24
 STEP_TOKENS = 8

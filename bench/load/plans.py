@@ -16,9 +16,9 @@ from relaygr.domain.cost import CostModel
 FULL, RELAY_DRAM = "full", "relay_dram"
 FIXED_SHARE = 0.5
 """The length search's rate, of the rate that full inference holds at L0."""
-RELAY_GUESS_SHARE = 0.22
+RELAY_GUESS_SHARE = 0.16
 """Of the devices' bound, where the search for the relay's rate begins: the host's own work has to fit too."""
-LENGTH_GUESS_SHARE = 0.5
+LENGTH_GUESS_SHARE = 0.4
 """Of stages and budget, what a cold user's pre-infer and rank may take where the search for the length begins."""
 L0_SEARCH, L1_SEARCH = "search_l0", "search_l1"
 ABLATIONS = ("relay", "no_trigger", "no_affinity", "ring_hash", "remote_pool")
@@ -49,12 +49,12 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
         guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l0])
         at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=230)
         guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l1])
-        campaign.search_rate(full, L1_SEARCH, lengths.l1, guess_hz, within_s=280)
+        campaign.search_rate(full, L1_SEARCH, lengths.l1, guess_hz, within_s=480)
         fixed_hz = fixed_rate_hz(at_l0)
         campaign.search_length(full, fixed_hz, _full_guess_tokens(profile, cost, fixed_hz), within_s=230)
     with campaign.mode(RELAY_DRAM) as relay:
         for purpose, tokens in ((L0_SEARCH, lengths.l0), (L1_SEARCH, lengths.l1)):
-            campaign.search_rate(relay, purpose, tokens, _relay_guess_hz(profile, lengths, tokens), within_s=160)
+            campaign.search_rate(relay, purpose, tokens, _relay_guess_hz(profile, lengths, tokens), within_s=200)
         campaign.search_length(relay, fixed_hz, _relay_guess_tokens(profile, cost), within_s=230)
     return lengths
 
@@ -140,7 +140,7 @@ def _relay_guess_hz(profile: Profile, lengths: Lengths, tokens: int) -> float:
 
 def _full_guess_hz(profile: Profile, service_ms: float) -> float:
     slo = profile.slo
-    return max(1.0, 0.9 * full_rate_hz(service_ms, slo.rank_ms, profile.deployment.rankers, slo.quantile))
+    return max(1.0, 0.75 * full_rate_hz(service_ms, slo.rank_ms, profile.deployment.rankers, slo.quantile))
 
 
 def _full_guess_tokens(profile: Profile, cost: CostModel, rate_hz: float) -> int:

@@ -28,6 +28,7 @@ class Budgets:
     """Stage budgets with the defaults filled in."""
 
     rank_budget_ns: int
+    """Of the device: less the share for hops, reading and answering."""
     time_to_rank_ns: int
     window_ns: int
 
@@ -132,8 +133,9 @@ def _budgets(given: StageBudgets, config: TriggerConfig) -> Budgets:
     window_ns = given.rank_latest_ns or max(int(config.rank_latest_ms * _MS), time_to_rank_ns)
     if given.time_to_rank_ns > window_ns:
         raise InvalidRequest("budgets.rank_latest_ns", "must not be before time_to_rank_ns")
+    rank_budget_ns = given.rank_budget_ns or int(config.rank_budget_ms * _MS)
     return Budgets(
-        rank_budget_ns=given.rank_budget_ns or int(config.rank_budget_ms * _MS),
+        rank_budget_ns=int(rank_budget_ns * (1.0 - config.rank_overhead_share)),
         time_to_rank_ns=min(time_to_rank_ns, window_ns),
         window_ns=window_ns,
     )

@@ -51,6 +51,8 @@ class TriggerConfig:
     """Quantile at which ranking's budget must hold."""
     rank_budget_ms: float = 50.0
     """Ranking budget of a request that names none, milliseconds."""
+    rank_overhead_share: float = 0.1
+    """Share of a ranking budget kept back for what is no device time: hops, reading, answering; in [0, 1)."""
     time_to_rank_ms: float = 100.0
     """Retrieval and pre-processing of a request that names no time, milliseconds."""
     rank_latest_ms: float = 2000.0
@@ -82,6 +84,7 @@ class TriggerConfig:
         """Refuse impossible combinations at the start."""
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         assert 0 < self.rank_budget_ms, "rank_budget_ms must be positive"
+        assert 0 <= self.rank_overhead_share < 1, "rank_overhead_share must be in [0, 1)"
         assert 0 <= self.time_to_rank_ms <= self.rank_latest_ms, "time_to_rank_ms must be within rank_latest_ms"
         assert 0 < self.rank_latest_ms <= self.window_max_ms, "rank_latest_ms must be within window_max_ms"
         assert self.rules  # asserts its own relations

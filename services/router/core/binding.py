@@ -211,6 +211,8 @@ class Binding:
         member, branch = self._choose(subject, model_key, tried, now_ns, may_spill=not is_bound)
         if member is None:
             return None
+        if branch is Branch.SLOT and not is_bound:
+            member, branch = self._lighter(subject, model_key, member, now_ns)
         return Placement(member.record, Branch.REROUTED if is_bound else branch)
 
     def candidates(self, model_key: str | None, tried: Collection[str] = ()) -> list[Member]:
