@@ -128,14 +128,18 @@ class CpuTimes:
     stolen_s: float
     at_s: float
     by_process_s: dict[str, float]
+    foreign_s: dict[int, float]
+    """Of processes that are not ours, by id."""
 
     @classmethod
     def read(cls, processes: Iterable[tuple[str, int]]) -> CpuTimes:
         """Now; a process that is gone counts as 0."""
         user, nice, system, _, _, interrupts, soft, stolen, *_ = _machine_ticks()
-        by_process = {name: process_s(pid) for name, pid in processes}
+        ours = dict(processes)
+        by_process = {name: process_s(pid) for name, pid in ours.items()}
         busy = user + nice + system + interrupts + soft
-        return cls(busy * _TICK_S, stolen * _TICK_S, time.monotonic(), by_process)
+        foreign = {pid: process_s(pid) for pid in _process_ids() if pid not in (os.getpid(), *ours.values())}
+        return cls(busy * _TICK_S, stolen * _TICK_S, time.monotonic(), by_process, foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,10 @@ def share_between(before: CpuTimes, after: CpuTimes, own_s: float) -> CpuShare:
         for name, seconds in after.by_process_s.items()
     }
     ours_s = sum(by_process.values()) * elapsed_s + own_s
-    foreign_s = after.busy_s - before.busy_s - ours_s
+    # The machine's account samples a few hundred times a second and can miss who runs in between; that of the
+    # processes is exact but loses those that have ended. Either is too small at worst.
+    seen_s = sum(max(0.0, seconds - before.foreign_s.get(pid, 0.0)) for pid, seconds in after.foreign_s.items())
+    foreign_s = max(seen_s, after.busy_s - before.busy_s - ours_s)
     return CpuShare(
         {name: round(share, 4) for name, share in by_process.items()},
         (after.stolen_s - before.stolen_s) / (elapsed_s * cores),
@@ -188,6 +195,10 @@ def process_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def _process_ids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def _machine_ticks() -> list[int]:

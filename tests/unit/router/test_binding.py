@@ -84,6 +84,15 @@ def test_a_newcomer_goes_to_the_less_busy_of_its_slots_first_two():
     assert placed(resolve(binding)) == ("a", Branch.SLOT), "without a ticket there is nothing to place"
 
 
+def test_a_rank_that_nothing_binds_goes_to_the_less_busy_of_its_slots_first_two():
+    binding = trio()
+    assert placed(binding.route_rank(USER, None, (), 2)) == ("a", Branch.SLOT)
+    binding.load.report("a", Queues(backlog_ns=20 * MS), 2)
+    assert binding.route_rank(USER, None, (), 2).branch is Branch.LIGHTER
+    place(binding, USER, "a")
+    assert placed(binding.route_rank(USER, None, (), 2)) == ("a", Branch.RECENT)
+
+
 def test_a_newcomer_stays_where_the_difference_is_noise():
     binding = trio()
     binding.load.report("a", Queues(backlog_ns=MS // 2), 2)
