@@ -32,8 +32,13 @@ class Claim:
     @property
     def verdict(self) -> str:
         """Against target and goal, with what the interval leaves open."""
-        if not self.measured or self.measured["value"] is None:
+        if not self.measured:
             return "not measured"
+        if self.measured["value"] is None:
+            least = self.measured["low"]
+            return (
+                "not measured" if least is None else f"at least {least:g}: full inference held nothing that was tried"
+            )
         value, low, high = self.measured["value"], self.measured["low"], self.measured["high"]
         if value < self.target:
             return "short" if high is not None and high < self.target else "short, but the interval reaches the target"

@@ -117,3 +117,17 @@ def test_a_loss_names_both_sides_and_nothing_when_one_was_not_probed():
     assert losses(run, L1, 40.0, "overload") is None
     run["probes"] = [probe(FULL, L1, 1.5, "cold"), probe(RELAY_DRAM, L1, 1.5, "cold", is_disturbed=True)]
     assert losses(run, L1, 1.5, "cold") is None
+
+
+def test_a_ratio_over_what_held_nothing_is_a_lower_bound_and_no_value():
+    run = {
+        "lengths": {"l0_tokens": 500, "l1_tokens": 900},
+        "searches": [
+            {"mode": "full", "kind": "rate", "at_tokens": 900, "value": None, "failed_probe_rates": [6.0, 4.0]},
+            {"mode": "relay_dram", "kind": "rate", "at_tokens": 900, "value": 16.0, "low": 12.0, "high": 20.0},
+        ],
+    }
+    told = summary(run)
+    assert told["throughput_ratio_l1"] == {"value": None, "low": 3.0, "high": None}
+    assert told["throughput_ratio_l0"] is None
+    assert next(one for one in claims(run) if one.figure == "throughput_ratio_l1").verdict.startswith("at least 3")
