@@ -40,8 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _TOO_NOISY
     finally:
         campaign.close()
-    print(json.dumps(summary(cast(Run, campaign.run))), flush=True)
-    return 0
+    line = summary(cast(Run, campaign.run))
+    print(json.dumps(line), flush=True)
+    return _TOO_NOISY if line["is_too_noisy"] else 0
 
 
 def _head() -> dict[str, Any]:

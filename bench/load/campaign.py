@@ -167,8 +167,10 @@ class Campaign:
             is_out_of_time = time.monotonic() - begun_s + takes_s(position) > within_s
             if is_out_of_time and probes >= PROBES_LEAST:
                 break
-            search.observe(position, verdict_of(measure(position)))
-            probes += 1
+            verdict = verdict_of(measure(position))
+            search.observe(position, verdict)
+            # A disturbed one says nothing, so that a search never ends on those alone.
+            probes += not verdict.is_disturbed
         return search.result()
 
     def _probe_s(self, rate_hz: float) -> float:

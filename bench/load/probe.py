@@ -54,7 +54,7 @@ def run_probe(deployment: Deployment, probe: Probe, folder: Path) -> dict[str, A
     counters = deployment.counters()
     before, own_s = CpuTimes.read(deployment.processes), own_cpu_s()
     with Pacers() as pacers:
-        outcomes, generator_s = _send(deployment, folder)
+        outcomes, generator_s = send(deployment, folder)
     after = CpuTimes.read(deployment.processes)
     share = share_between(before, after, own_cpu_s() - own_s)
     counted = [(request, outcome) for request, outcome in zip(requests, outcomes, strict=True) if request.is_counted]
@@ -114,8 +114,12 @@ def _quiet() -> Idle:
     return idle
 
 
-def _send(deployment: Deployment, folder: Path) -> tuple[list[Outcome], float]:
-    """The outcomes, and the processor time that sending took."""
+def send(deployment: Deployment, folder: Path) -> tuple[list[Outcome], float]:
+    """Send a folder's trace: the outcomes, and the processor time that it took.
+
+    Raises:
+        GeneratorFailed: with its last words.
+    """
     spec, outcomes = folder / "spec.json", folder / "outcomes.jsonl"
     described = {
         "trace": str(folder / "trace.jsonl"),

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.load.ablations.modes import MODES
 from bench.load.deployment import Deployment, deployed
 from bench.load.ground import prepare
-from bench.load.outcome import read_outcomes
+from bench.load.probe import send
 from bench.load.profile import Model, load_profile
 from bench.load.tally import tally
 from bench.load.trace import read_trace, write_trace
@@ -63,18 +61,9 @@ def check(requests: Sequence[PlannedRequest], model: Model) -> None:
 def replay(deployment: Deployment, requests: Sequence[PlannedRequest], folder: Path) -> dict[str, Any]:
     """Send a trace, and add up what came of the counted requests."""
     folder.mkdir(parents=True, exist_ok=True)
-    trace, outcomes, spec = (folder / name for name in ("trace.jsonl", "outcomes.jsonl", "spec.json"))
-    write_trace(trace, requests, {"mode": deployment.mode.name})
-    described = {
-        "trace": str(trace),
-        "outcomes": str(outcomes),
-        "has_arrive": deployment.mode.has_arrive,
-        "otlp": deployment.cluster.otlp_endpoint,
-        "target": asdict(deployment.target),
-    }
-    spec.write_text(json.dumps(described, indent=2) + "\n")
-    subprocess.run([sys.executable, "-m", "bench.load.generator", str(spec)], check=True)
-    pairs = list(zip(requests, read_outcomes(outcomes), strict=True))
+    write_trace(folder / "trace.jsonl", requests, {"mode": deployment.mode.name})
+    outcomes, _ = send(deployment, folder)
+    pairs = list(zip(requests, outcomes, strict=True))
     counted = [pair for pair in pairs if pair[0].is_counted]
     return {"requests": len(counted), "warmup": len(pairs) - len(counted), **tally(counted, deployment.profile.slo)}
 
