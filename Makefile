@@ -68,8 +68,8 @@ imports: $(INSTALLED) generated ## who may import whom
 types: $(INSTALLED) generated ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(INSTALLED) generated $(BACKENDS) ## cores and pure code: no sockets, no sleeps; style and architecture rules
-	$(call pytest,unit,tests/unit tests/design tests/test_tidy.py tests/test_architecture.py)
+unit: $(INSTALLED) generated $(BACKENDS) ## cores, their scenarios, and pure code: no sockets, no sleeps; style and architecture rules
+	$(call pytest,unit,tests/unit tests/scenarios tests/design tests/test_tidy.py tests/test_architecture.py)
 
 property: $(INSTALLED) generated ## random histories against the cores' invariants
 	$(call pytest,property,tests/property)

@@ -9,7 +9,7 @@ Source: design, section 3 (ranker) and section 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,13 @@ class CostModel:
     def upper_ns(self, predicted_ns: int) -> int:
         """The prediction at the quantile of `relative_error`."""
         return int(predicted_ns * (1.0 + self.relative_error))
+
+    def scaled(self, factor: float, relative_error: float) -> CostModel:
+        """The same device when all it computes takes `factor` times as long; reloads stay as they are."""
+        return replace(
+            self,
+            fixed_ns=factor * self.fixed_ns,
+            token_ns=factor * self.token_ns,
+            pair_ns=factor * self.pair_ns,
+            relative_error=relative_error,
+        )

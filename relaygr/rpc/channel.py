@@ -19,15 +19,21 @@ CHANNELS_MAX = 1024
 
 
 class ChannelPool:
-    """One channel per address. Belongs to one event loop."""
+    """One channel per address. Belongs to one event loop.
+
+    `has_lanes`: calls of one channel share an open connection where the server offers that.
+    """
 
     def __init__(
         self,
         telemetry: Telemetry,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         channels_max: int = CHANNELS_MAX,
+        *,
+        has_lanes: bool = True,
     ) -> None:
         self._telemetry = telemetry
+        self._has_lanes = has_lanes
         self._options = channel_options(message_bytes_max)
         self._channels_max = channels_max
         self._channels: dict[str, TracedChannel] = {}
@@ -45,7 +51,9 @@ class ChannelPool:
             if len(self._channels) >= self._channels_max:
                 raise Refused(f"channels to {self._channels_max} peers are open already")
             opened = grpc.aio.insecure_channel(address, options=self._options)
-            channel = self._channels[address] = TracedChannel(opened, self._telemetry, address)
+            channel = self._channels[address] = TracedChannel(
+                opened, self._telemetry, address, has_lane=self._has_lanes
+            )
         return channel
 
     def stub(self, kind: Callable[[Any], Stub], address: str) -> Stub:

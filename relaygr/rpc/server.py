@@ -14,8 +14,10 @@ from grpc_reflection.v1alpha import reflection
 
 from relaygr.rpc.deadline import DEFAULT_DEADLINE_NS
 from relaygr.rpc.health import HealthServicer
+from relaygr.rpc.lane_server import LaneServer
 from relaygr.rpc.traced_handlers import TracedHandlers
 from relaygr.telemetry import Telemetry
+from relaygr.v1 import lane_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,8 @@ class RpcServer:
         telemetry: spans and histograms of the calls.
         message_bytes_max: a larger request is refused with RESOURCE_EXHAUSTED.
         default_deadline_ns: for callers that set no deadline.
-        concurrent_rpcs_max: calls in progress, health watches included.
+        concurrent_rpcs_max: calls in progress, health watches included; and as many again over lanes.
+        lane_port: where lanes are taken, 0 takes a free one; None takes none.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class RpcServer:
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         default_deadline_ns: int = DEFAULT_DEADLINE_NS,
         concurrent_rpcs_max: int = CONCURRENT_RPCS_MAX,
+        lane_port: int | None = 0,
     ) -> None:
+        self._lane_port = lane_port
         self._service_name = service_name
         self._address = address
         self._health = HealthServicer()
@@ -60,8 +65,10 @@ class RpcServer:
             options=_options(message_bytes_max),
             maximum_concurrent_rpcs=concurrent_rpcs_max,
         )
-        self._traced = TracedHandlers(telemetry, default_deadline_ns).on(self._server)
+        self._lanes = LaneServer(concurrent_rpcs_max, message_bytes_max=message_bytes_max)
+        self._traced = TracedHandlers(telemetry, default_deadline_ns).on(self._server, self._lanes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        lane_pb2_grpc.add_LaneServiceServicer_to_server(self._lanes, self._server)
 
     def add(self, add_fn: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_service_name: str) -> None:
         """Serve a service; before `start`.
@@ -83,6 +90,8 @@ class RpcServer:
         reflection.enable_server_reflection((*self._served, reflection.SERVICE_NAME), self._server)
         await self.set_serving(serving)
         port: int = self._server.add_insecure_port(self._address)
+        if self._lane_port is not None:
+            await self._lanes.start(self._address.rpartition(":")[0].strip("[]"), self._lane_port)
         await self._server.start()
         _log.info("%s listens on port %d", self._service_name, port)
         return port
@@ -96,8 +105,9 @@ class RpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """NOT_SERVING for good, no new calls, and up to `grace_s` for those in progress."""
+        self._lanes.drain()
         await self._health.close(told_within_s=min(grace_s, WATCHERS_TOLD_S))
-        await self._server.stop(grace_s)
+        await asyncio.gather(self._server.stop(grace_s), self._lanes.stop(grace_s))
         if self._settings:
             await asyncio.gather(*self._settings)
 

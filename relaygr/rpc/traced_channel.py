@@ -18,27 +18,49 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
+from relaygr.rpc.lane_caller import LaneMethod, Lanes
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import inject
 
 
 class TracedChannel:
-    """A grpc.aio channel whose unary calls are traced; everything else is the channel's own."""
+    """A grpc.aio channel whose unary calls are traced and take the lane; everything else is the channel's own.
 
-    def __init__(self, channel: grpc.aio.Channel, telemetry: Telemetry, address: str) -> None:
+    Args:
+        channel: the channel.
+        telemetry: spans and durations.
+        address: of the peer, for attributes.
+        has_lane: calls share one open connection where the server offers that and host:port is what `address` is.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, telemetry: Telemetry, address: str, *, has_lane: bool = False
+    ) -> None:
         self._channel = channel
+        host = _host_port(address)[0]
+        self._lanes = Lanes(channel, host) if has_lane and host else None
         self._telemetry = telemetry
         self._duration = telemetry.histogram(names.METRIC_RPC_CLIENT_CALL_DURATION)
         self._peer = _peer_attributes(address)
 
-    def unary_unary(self, method: str, *arguments: Any, **named: Any) -> Any:
+    def unary_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **named: Any
+    ) -> Any:
         """A callable for one method, as stubs make them."""
-        callable_ = self._channel.unary_unary(method, *arguments, **named)
+        callable_ = self._channel.unary_unary(method, request_serializer, response_deserializer, **named)
         if not is_traced(method):
             return callable_
+        if self._lanes is not None:
+            callable_ = LaneMethod(self._lanes, callable_, method, request_serializer, response_deserializer)
         name = method_of(method)
         attributes = {**base_attributes(name), **self._peer}
         return _TracedMethod(callable_, self._telemetry, name, Outcomes(self._duration, attributes), attributes)
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Close the channel and its lane; calls in progress fail, those of gRPC after `grace_s`."""
+        if self._lanes is not None:
+            await self._lanes.close()
+        await self._channel.close(grace_s)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
@@ -114,7 +136,15 @@ class TracedCall:
 
 
 def _peer_attributes(address: str) -> dict[str, Any]:
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
+    host, port = _host_port(address)
+    if not host:
         return {names.ATTR_SERVER_ADDRESS: address}
-    return {names.ATTR_SERVER_ADDRESS: host.strip("[]"), names.ATTR_SERVER_PORT: int(port)}
+    return {names.ATTR_SERVER_ADDRESS: host, names.ATTR_SERVER_PORT: port}
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    """Host and port of host:port; an empty host for gRPC's other names."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit() or "/" in host:
+        return "", 0
+    return host.strip("[]"), int(port)

@@ -20,6 +20,7 @@ from opentelemetry.trace import Span, SpanKind
 from relaygr.errors import InvalidRequest, RelayError
 from relaygr.rpc import deadline
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
+from relaygr.rpc.lane_server import LaneServer
 from relaygr.rpc.status import ERROR_METADATA_KEY, SERVER_ERROR_CODES, error_of, message_of, status_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import extract
@@ -41,9 +42,9 @@ class TracedHandlers:
         self._duration = telemetry.histogram(names.METRIC_RPC_SERVER_CALL_DURATION)
         self._errors = telemetry.counter(names.METRIC_RPC_ERRORS)
 
-    def on(self, server: grpc.aio.Server) -> Any:
-        """What generated code adds handlers to, in place of the server itself."""
-        return _Wrapping(server, self)
+    def on(self, server: grpc.aio.Server, lanes: LaneServer) -> Any:
+        """What generated code adds handlers to, in place of the server itself and of its lanes."""
+        return _Wrapping(server, self, lanes)
 
     def wrapped(self, path: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """The handler, traced when it is a traced unary call's."""
@@ -147,9 +148,10 @@ def _carrier(context: grpc.aio.ServicerContext) -> dict[str, str]:
 class _Wrapping:
     """Takes handlers as a server does, and gives them to it wrapped."""
 
-    def __init__(self, server: grpc.aio.Server, handlers: TracedHandlers) -> None:
+    def __init__(self, server: grpc.aio.Server, handlers: TracedHandlers, lanes: LaneServer) -> None:
         self._server = server
         self._handlers = handlers
+        self._lanes = lanes
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Nothing to do: generated code registers each method too, and registered methods are found first."""
@@ -159,3 +161,5 @@ class _Wrapping:
         wrapped = {name: self._handlers.wrapped(f"/{service}/{name}", method) for name, method in methods.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
         self._server.add_registered_method_handlers(service, wrapped)
+        for name, method in wrapped.items():
+            self._lanes.serve(f"/{service}/{name}", method)

@@ -37,7 +37,9 @@ async def serve(config: ExpanderConfig) -> None:
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
     try:
         service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))
-        server = RpcServer(service_name="relaygr-expander", address=config.address, telemetry=telemetry)
+        server = RpcServer(
+            service_name="relaygr-expander", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+        )
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
         sweeper.start()
         await server.start()

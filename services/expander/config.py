@@ -16,6 +16,8 @@ class ExpanderConfig:
 
     address: str = "127.0.0.1:7004"
     """host:port to serve on; port 0 takes a free one. Callers are on this host, so loopback is enough."""
+    lane_port: int | None = 0
+    """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     expander_id: str = "expander"
     """Name of this expander in telemetry."""
     deployment: str = "local"

@@ -37,6 +37,7 @@ async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
         address=config.address,
         telemetry=telemetry,
         default_deadline_ns=int(config.rank_deadline_default_ms * 1e6),
+        lane_port=config.lane_port,
     )
     ranker = Ranker.build(config, telemetry, makers)
     server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, ranker.servicer, "relaygr.v1.RankerService")

@@ -27,9 +27,11 @@ from services.ranker.metrics import RankerMetrics
 
 @dataclass(slots=True)
 class Instance:
-    """Who this ranker is; its record changes only in its state."""
+    """Who this ranker is; of its record only the state and the cost model change."""
 
     record: InstanceRecord
+    cost_factor: float = 1.0
+    """Of the record's cost model over the one measured alone, by which jobs' expected times are known."""
 
     @property
     def is_draining(self) -> bool:
@@ -89,7 +91,7 @@ class Answers:
             rank_jobs=queues.rank_jobs,
             full_jobs=queues.full_jobs,
             pre_infer_jobs=queues.pre_infer_jobs,
-            backlog_ns=queues.backlog_ns,
+            backlog_ns=int(self._instance.cost_factor * queues.backlog_ns),
             device_used_bytes=seen.used_pages * page_bytes,
             device_budget_bytes=self._instance.record.device_budget_bytes,
         )

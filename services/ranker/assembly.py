@@ -35,11 +35,12 @@ from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.device.cpu import CpuDevice
 from services.ranker.adapters.device.interface import Device
 from services.ranker.adapters.dram import DramTier
-from services.ranker.adapters.executor import Executor
+from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.answer import Instance
 from services.ranker.config import RankerConfig
+from services.ranker.core.costs import CostWatch
 from services.ranker.core.residency import Residency
-from services.ranker.core.schedule import Schedule
+from services.ranker.core.schedule import Job, Schedule
 from services.ranker.engine import Engine
 from services.ranker.metrics import RankerMetrics
 from services.ranker.prefix import PrefixReader
@@ -71,6 +72,8 @@ class Makers:
 class Ranker:
     """A ranker, ready to serve."""
 
+    metrics: RankerMetrics
+    costs: CostWatch
     servicer: RankerService
     engine: Engine
     productions: Productions
@@ -98,7 +101,7 @@ class Ranker:
             Schedule(config.jobs_max),
             loop,
             settings=lambda: device_thread_settings(left_to_torch(model, config.threads), device),
-            observe=metrics.worked,
+            observe=lambda job, outcome: ranker.worked(job, outcome),
             step_ended=device.step_ended,
         )
         residency = _residency(makers.residency, config, arena, cost)
@@ -126,6 +129,8 @@ class Ranker:
         )
         metrics.observe(residency, engine.load)
         ranker: Ranker = cls(
+            metrics=metrics,
+            costs=CostWatch(cost),
             servicer=makers.service(
                 engine=engine,
                 model=model,
@@ -164,6 +169,19 @@ class Ranker:
         """Publish the record again."""
         if self.registration is not None:
             self.registration.update()
+
+    def worked(self, job: Job, outcome: Outcome) -> None:
+        """A job of the device has ended: count it, and publish what it says of the costs."""
+        self.metrics.worked(job, outcome)
+        if outcome.ending is not Ending.DONE:
+            return
+        cost = self.costs.ended(job.expected_ns, outcome.compute_ns)
+        if cost is not None:
+            LOG.info("cost model at work: %s", cost)
+            self.instance.record = replace(self.instance.record, cost=cost)
+            self.instance.cost_factor = self.costs.factor
+            self.engine.residency.use_costs(cost)
+            self.state_changed()
 
     async def leave(self) -> None:
         """Leave the registry, so that nobody is sent here any more."""

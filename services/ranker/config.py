@@ -18,6 +18,8 @@ class RankerConfig:
     """host:port to serve on; port 0 takes a free one."""
     advertised_address: str = ""
     """host:port others reach this instance at; empty: the address served on."""
+    lane_port: int | None = 0
+    """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     instance_id: str = ""
     """Stable name of this instance; empty: drawn at start."""
     host: str = "localhost"

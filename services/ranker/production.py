@@ -15,7 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ Feed = Callable[[ev.Event], None]
 
 LOG = logging.getLogger(__name__)
 
+APPEND_TOKENS_MAX = 64
+"""New tokens up to which an append is short: about what a returning user brings, and less than a rank's candidates."""
+TELL_NS = 8_000_000
+"""Least time between two reports of a production's progress, since each wakes the event loop. A rank that overtakes
+it goes on from the latest that was told."""
 REPETITIONS_MAX = 8
 """Users erased at once from a DRAM tier that came back; more would keep it from answering in time."""
 
@@ -60,13 +65,25 @@ class _Source:
     trace: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """A compute that is queued or under way."""
 
     effect: fx.StartCompute
     span: Span
     submitted_unix_ns: int
+    chunks: list[Chunk] = field(default_factory=list)
+    """Complete ones; grows on the device's thread."""
+    told_unix_ns: int = 0
+
+    def has_news(self, chunk: Chunk) -> bool:
+        """Note a chunk; true when the machine should hear of it now. Of the last it hears with the end."""
+        self.chunks.append(chunk)
+        is_last = chunk.tokens >= self.effect.to_tokens
+        if is_last or chunk.ended_unix_ns - max(self.told_unix_ns, self.chunks[0].begun_unix_ns) < TELL_NS:
+            return False
+        self.told_unix_ns = chunk.ended_unix_ns
+        return True
 
 
 class Productions:
@@ -137,7 +154,7 @@ class Productions:
             case fx.CancelProduction(job_id):
                 self._cancel(job_id)
             case fx.PromoteProduction(job_id, deadline_ns):
-                self._executor.promote(2 * job_id, JobClass.RANK, deadline_ns)
+                self._executor.promote(2 * job_id, JobClass.JOINED, deadline_ns)
             case fx.DemoteProduction(job_id):
                 self._executor.demote(2 * job_id)
             case fx.StartSpill():
@@ -237,8 +254,11 @@ class Productions:
         if source is None:
             self._report(ev.ProductionFailed(effect.job_id, "history no longer at hand"))
             return
-        expected_ns = self._cost.extend_ns(effect.to_tokens - effect.from_tokens, effect.from_tokens)
-        job = Job(2 * effect.job_id, JobClass.PRE_INFER, effect.deadline_ns, expected_ns, droppable=True)
+        new_tokens = effect.to_tokens - effect.from_tokens
+        expected_ns = self._cost.extend_ns(new_tokens, effect.from_tokens)
+        is_short = effect.from_tokens and new_tokens <= APPEND_TOKENS_MAX
+        job_class = JobClass.APPEND if is_short else JobClass.PRE_INFER
+        job = Job(2 * effect.job_id, job_class, effect.deadline_ns, expected_ns, droppable=True)
         run = _Run(effect, self._start_span(effect, source), time.time_ns())
         psi = PageView(self._arena, effect.page_ids, effect.from_tokens)
         work = produce(
@@ -247,7 +267,7 @@ class Productions:
             psi,
             effect.to_tokens,
             self._chunk_tokens,
-            lambda chunk: _ignore_closed(self._loop.call_soon_threadsafe, self._chunk_ended, run, chunk),
+            lambda chunk: self._chunk_ended(run, chunk),
         )
         if not self._executor.submit(job, work, lambda outcome: self._compute_ended(run, outcome)):
             run.span.end()
@@ -260,10 +280,10 @@ class Productions:
         return span
 
     def _chunk_ended(self, run: _Run, chunk: Chunk) -> None:
-        attributes = {names.ATTR_PRE_INFER_TOKENS: chunk.tokens}
-        self._child_span(run, names.SPAN_PRE_INFER_CHUNK, chunk.begun_unix_ns, chunk.ended_unix_ns, attributes)
-        if chunk.tokens < run.effect.to_tokens:
-            self._feed(ev.ChunkEnded(run.effect.job_id, chunk.tokens))
+        """On the device's thread."""
+        if run.has_news(chunk):
+            event = ev.ChunkEnded(run.effect.job_id, chunk.tokens)
+            _ignore_closed(self._loop.call_soon_threadsafe, self._feed, event)
 
     def _child_span(self, run: _Run, name: str, begun_ns: int, ended_ns: int, attributes: dict[str, int]) -> None:
         context = set_span_in_context(run.span)
@@ -273,6 +293,9 @@ class Productions:
     def _compute_ended(self, run: _Run, outcome: Outcome) -> None:
         queued_until_ns = run.submitted_unix_ns + outcome.queued_ns
         self._child_span(run, names.SPAN_PRE_INFER_QUEUE, run.submitted_unix_ns, queued_until_ns, {})
+        for chunk in run.chunks:
+            attributes = {names.ATTR_PRE_INFER_TOKENS: chunk.tokens}
+            self._child_span(run, names.SPAN_PRE_INFER_CHUNK, chunk.begun_unix_ns, chunk.ended_unix_ns, attributes)
         if outcome.ending is Ending.DONE:
             run.span.end()
             self._sources.pop((run.effect.key, run.effect.chain.digest), None)

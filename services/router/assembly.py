@@ -96,7 +96,9 @@ class Router:
             unpin=self._unpin,
             trigger_count=lambda: self.discovery.trigger_count,
         )
-        self.server = RpcServer(service_name="router", address=config.address, telemetry=telemetry)
+        self.server = RpcServer(
+            service_name="router", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+        )
         self.server.add(add_RouterServiceServicer_to_server, servicer, "relaygr.v1.RouterService")
         self.address = config.address
         self._registration: Registration | None = None

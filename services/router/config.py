@@ -17,6 +17,8 @@ class RouterConfig:
     """host:port to serve on; port 0 takes a free one."""
     advertised_address: str = ""
     """host:port others reach this router at; empty: the address served on."""
+    lane_port: int | None = 0
+    """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     router_id: str = ""
     """Stable name of this router; empty: drawn at start."""
     registry: tuple[str, ...] = ("127.0.0.1:2379",)

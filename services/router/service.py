@@ -18,6 +18,7 @@ from relaygr.v1.ranker_pb2 import ReleaseRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Branch, Placement, Subject, TicketRef
+from services.router.core.ended import EndedTickets
 from services.router.core.events import UserPlaced
 from services.router.core.load import Queues
 from services.router.core.pins import WINDOW_NS_MAX
@@ -56,6 +57,7 @@ class RouterService(RouterServiceServicer):
         self._unpin = unpin
         self._trigger_count = trigger_count
         self._clock = clock
+        self._ended = EndedTickets()
 
     async def Resolve(
         self, request: router_pb2.ResolveRequest, context: grpc.aio.ServicerContext
@@ -70,14 +72,15 @@ class RouterService(RouterServiceServicer):
         )
         if placement is None:
             raise Unreachable("rankers", "no ranker is known")
-        self._placed(placement, self._user_placed(request, subject, placement))
         record = placement.record
         now_ns = self._clock()
+        # Before the placement counts: what the user itself brings is not what it has to wait for.
+        queues = self._core.load.queues(record.instance_id, now_ns)
+        self._placed(placement, self._user_placed(request, subject, placement))
         span = current_span()
         span.set_attribute(names.ATTR_USER_HASH, subject.user_hash)
         span.set_attribute(names.ATTR_INSTANCE_ID, record.instance_id)
         span.set_attribute(names.ATTR_ROUTE_BRANCH, placement.branch.value)
-        queues = self._core.load.queues(record.instance_id, now_ns)
         return router_pb2.ResolveResponse(
             instance_id=record.instance_id,
             instance_epoch=record.epoch,
@@ -88,6 +91,7 @@ class RouterService(RouterServiceServicer):
             load=_load_to_pb(queues, record.device_budget_bytes),
             rank_rate_hz=self._core.load.rank_rate_hz(record.instance_id, now_ns),
             trigger_count=self._trigger_count(),
+            ended_ticket_ids=self._ended.take(request.trigger_id),
         )
 
     def _user_placed(
@@ -123,7 +127,7 @@ class RouterService(RouterServiceServicer):
         """Forward a rank to where its psi is, or to whoever can answer."""
         inner = request.rank
         user = _rank_user(request)
-        ticket = None
+        ticket, claims = None, None
         if inner.HasField("ticket"):
             claims = decode_ticket(inner.ticket, self._config.ticket_key)
             if UserKey(claims.tenant, claims.user) != user:
@@ -133,6 +137,9 @@ class RouterService(RouterServiceServicer):
             current_span().set_attribute(names.ATTR_TICKET_ID, claims.ticket_id)
         current_span().set_attribute(names.ATTR_REQUEST_ID, inner.request_id)
         ranked = await self._relay.rank(self._subject(user), ticket, inner, remaining_ns(context))
+        # A rank that bypasses psi consumes no ticket.
+        if claims is not None and ranked.branch is Branch.TICKET and not inner.bypass_psi:
+            self._ended.put(claims.trigger_id, claims.ticket_id)
         return router_pb2.RouterServiceRankResponse(
             rank=ranked.response,
             branch=f"BRANCH_{ranked.branch.value}",
@@ -146,6 +153,8 @@ class RouterService(RouterServiceServicer):
         claims = decode_ticket(request.ticket, self._config.ticket_key)
         forwarded = ReleaseRequest(ticket=request.ticket)
         was_held = await self._relay.release(_ref_of(claims), forwarded, remaining_ns(context))
+        if was_held:
+            self._ended.put(claims.trigger_id, claims.ticket_id)
         return router_pb2.RouterServiceReleaseResponse(was_held=was_held)
 
     async def Forget(

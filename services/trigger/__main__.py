@@ -49,14 +49,16 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
         pool = ChannelPool(telemetry)
         cleanup.push_async_callback(pool.close)
         timeouts = int(config.resolve_timeout_ms * _MS), int(config.pre_infer_timeout_ms * _MS)
-        router = RouterClient(pool, config.router, *timeouts)
+        router = RouterClient(pool, config.router, *timeouts, trigger_id=trigger_id)
         store = FileStore(config.store) if config.store else None
         if store is not None:
             cleanup.callback(keep_fresh(store).cancel)
         histories = Histories(store, config.store_timeout_ms / 1e3)
         service = TriggerService(config, router, histories, telemetry, admission=admission)
         cleanup.callback(service.close)
-        server = RpcServer(service_name="trigger", address=config.address, telemetry=telemetry)
+        server = RpcServer(
+            service_name="trigger", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+        )
         server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
         port = await server.start()
         probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)

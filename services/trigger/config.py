@@ -19,6 +19,8 @@ class TriggerConfig:
     """host:port to serve on; port 0 takes a free one."""
     advertised_address: str = ""
     """host:port others reach this trigger at; empty: the address served on."""
+    lane_port: int | None = 0
+    """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     router: str = "127.0.0.1:7002"
     """host:port of the router."""
     trigger_id: str = ""

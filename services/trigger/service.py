@@ -26,7 +26,7 @@ from services.trigger.arrival import Arrival, LogHead, check_limits, cut_at, dem
 from services.trigger.config import TriggerConfig
 from services.trigger.core.admission import Admission, AdmissionRules
 from services.trigger.core.effects import Admit, Decline, Effect, PassBy
-from services.trigger.core.events import Arrived, Demand
+from services.trigger.core.events import Arrived, Demand, TicketsEnded
 from services.trigger.core.risk import Assessment
 from services.trigger.metrics import TriggerMetrics
 
@@ -85,6 +85,8 @@ class TriggerService(TriggerServiceServicer):
         binding = await self._resolve(arrival, head, remaining_ns(context, DEFAULT_DEADLINE_NS))
         if binding is None:
             return self._without_instance(request_id, arrival, head)
+        if binding.ended_ticket_ids:
+            self._driver.feed(TicketsEnded(binding.ended_ticket_ids))
         check_limits(arrival, binding.limits)
         cut = _cut_of(arrival, head, binding)
         demand = demand_of(arrival, cut.behaviour_count, binding.instance.cost.candidates_typical)
@@ -147,6 +149,7 @@ class TriggerService(TriggerServiceServicer):
             expires_unix_ns=issued_unix_ns + admit.window_ns,
             reserved_bytes=admit.assessment.psi_bytes,
             traceparent=current_traceparent(),
+            trigger_id=self._router.trigger_id,
         )
         return encode_ticket(claims, self._config.ticket_key)
 

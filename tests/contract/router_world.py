@@ -45,20 +45,25 @@ async def failing(call):
 class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
     """Answers what a ranker would, and remembers what it was asked."""
 
-    def __init__(self, world, name, *, epoch=1, model=MODEL):
+    def __init__(self, world, name, *, epoch=1, model=MODEL, has_lanes=True):
         self.world = world
         self.name = name
+        self.has_lanes = has_lanes
         self.record = record(name, epoch=epoch, model=model)
         self.asked = []
         self.backlog_ns = 0
         self.dram_reached = True
+        self.was_held = True
         self.error = None
         self.pause_s = 0.0
         self.server = None
         self.registration = None
 
     async def start(self, address="127.0.0.1:0"):
-        self.server = RpcServer(service_name=self.name, address=address, telemetry=self.world.telemetry)
+        lane_port = 0 if self.has_lanes else None
+        self.server = RpcServer(
+            service_name=self.name, address=address, telemetry=self.world.telemetry, lane_port=lane_port
+        )
         self.server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, self, "relaygr.v1.RankerService")
         port = await self.server.start()
         self.record = replace(self.record, address=f"127.0.0.1:{port}")
@@ -93,7 +98,7 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
 
     async def Release(self, request, context):
         await self._take("Release", request)
-        return ranker_pb2.ReleaseResponse(was_held=True)
+        return ranker_pb2.ReleaseResponse(was_held=self.was_held)
 
     async def Forget(self, request, context):
         await self._take("Forget", request)
@@ -193,9 +198,10 @@ class World:
         members = (router or self.router).core.members
         await until(lambda: [member.record.instance_id for member in members] == sorted(names))
 
-    def ticket(self, ranker, user="u", tenant="default", cut=CUT, key=KEY):
+    def ticket(self, ranker, user="u", tenant="default", cut=CUT, key=KEY, ticket_id="t-1", trigger_id=""):
         claims = common_pb2.TicketClaims(
-            ticket_id="t-1",
+            ticket_id=ticket_id,
+            trigger_id=trigger_id,
             tenant=tenant,
             user=user,
             instance_id=ranker.name,
@@ -224,6 +230,13 @@ class World:
         )
         request = router_pb2.RouterServiceRankRequest(rank=inner)
         return await (stub or self.stub).Rank(request, timeout=timeout_s)
+
+    async def release(self, ticket):
+        return await self.stub.Release(router_pb2.RouterServiceReleaseRequest(ticket=ticket), timeout=5)
+
+    async def ended(self, trigger_id):
+        """The tickets that a trigger is told of with its next Resolve."""
+        return list((await self.resolve(trigger_id=trigger_id)).ended_ticket_ids)
 
     async def forget(self, user="u"):
         return await self.stub.Forget(router_pb2.RouterServiceForgetRequest(user=user), timeout=5)
@@ -255,13 +268,16 @@ def _subject(user):
 
 
 @asynccontextmanager
-async def router_world(data_dir, *names, **settings):
-    """A world with these rankers and one router that knows them and serves."""
+async def router_world(data_dir, *names, has_lanes=True, **settings):
+    """A world with these rankers and one router that knows them and serves.
+
+    Without lanes for a ranker that is put behind a proxy: they lead past it.
+    """
     with EmbeddedEtcd() as etcd:
         etcd.start(data_dir)
         world = World(etcd)
         try:
-            await world.add_rankers(*names)
+            await world.add_rankers(*names, has_lanes=has_lanes)
             await world.add_router(**settings)
             await world.knows(*names)
             yield world

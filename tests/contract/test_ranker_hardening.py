@@ -90,6 +90,20 @@ async def test_a_joiners_deadline_does_not_end_the_production_of_an_open_ticket(
     assert response.tier == ranker_pb2.TIER_DEVICE
 
 
+async def test_a_production_that_a_rank_waits_for_stays_behind_ranks(world: World) -> None:
+    behaviours = history(43, 1000)
+    ticket = world.ticket(behaviours)
+    with busy_device(world):
+        await world.pre_infer(behaviours, ticket)
+        joined = asyncio.ensure_future(world.rank(world.rank_request(behaviours, ticket=ticket)))
+        await until(lambda: world.ranker.engine.residency.snapshot().counters["rank_waited"] == 1)
+        queues = world.ranker.engine.load()
+        # The rank is the one that keeps the device busy: no production has become another.
+        assert (queues.rank_jobs, queues.pre_infer_jobs) == (1, 1)
+    assert (await joined).tier == ranker_pb2.TIER_JOINED
+    assert world.ranker.engine._executor._schedule.spent_ns[JobClass.JOINED] > 0
+
+
 async def test_a_rank_without_a_deadline_is_answered_by_the_default_one(model_dir: Path) -> None:
     async with ranker_world(model_dir, rank_deadline_default_ms=100.0) as world:
         with busy_device(world):

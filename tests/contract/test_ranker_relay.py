@@ -8,7 +8,10 @@ import grpc
 import numpy as np
 import pytest
 
+from relaygr.behaviours.columns import Behaviours
+from relaygr.telemetry import names
 from relaygr.v1 import common_pb2, ranker_pb2
+from services.ranker.production import APPEND_TOKENS_MAX
 from tests.contract.ranker_world import World, history, model_dir, ranker_world, world
 
 __all__ = ["model_dir", "world"]
@@ -61,6 +64,33 @@ async def test_a_returning_user_costs_an_append(world: World) -> None:
     assert await world.difference(request, response) <= 1e-5
     produced = [s for s in world.spans.get_finished_spans() if s.name == "relaygr.pre_infer.produce"]
     assert [s.attributes["relaygr.pre_infer.from_tokens"] for s in produced] == [0, 401]
+
+
+def jobs_by_class(world: World) -> dict[str, int]:
+    points = world.telemetry.points(names.METRIC_DEVICE_STEP_LONGEST)
+    return {point.attributes[names.ATTR_DEVICE_JOB_CLASS]: point.count for point in points}
+
+
+async def produced(world: World, behaviours: Behaviours) -> dict[str, int]:
+    """The device's jobs by class, once psi of a history is there and was ranked on."""
+    ticket = world.ticket(behaviours)
+    await world.pre_infer(behaviours, ticket)
+    await world.until_idle()
+    response = await world.rank(world.rank_request(behaviours, ticket=ticket))
+    assert response.tier == ranker_pb2.TIER_DEVICE
+    return jobs_by_class(world)
+
+
+async def test_only_a_short_append_to_psi_that_is_there_goes_as_an_append(world: World) -> None:
+    base = 300
+    assert await produced(world, history(23, base)) == {"PRE_INFER": 1, "RANK": 1}
+    short, long = base + APPEND_TOKENS_MAX, base + 2 * APPEND_TOKENS_MAX + 1
+    assert await produced(world, history(23, short)) == {"PRE_INFER": 1, "APPEND": 1, "RANK": 2}
+    assert await produced(world, history(23, long)) == {"PRE_INFER": 2, "APPEND": 1, "RANK": 3}
+
+
+async def test_a_short_history_from_nothing_goes_as_a_pre_infer(world: World) -> None:
+    assert await produced(world, history(24, APPEND_TOKENS_MAX // 2)) == {"PRE_INFER": 1, "RANK": 1}
 
 
 async def test_a_shorter_psi_serves_a_longer_history_without_a_ticket(world: World) -> None:

@@ -88,7 +88,7 @@ async def test_deeply_nested_pins_and_tables_do_not_hide_the_others(tmp_path):
 
 
 async def test_a_rank_waiting_on_an_instance_that_spoke_and_then_stopped_goes_elsewhere(tmp_path):
-    async with router_world(tmp_path, "a", "b") as world:
+    async with router_world(tmp_path, "a", "b", has_lanes=False) as world:
         ranker = world.rankers["a"]
         freezer = Freezer(ranker.record.address)
         try:

@@ -23,6 +23,12 @@ async def world(tmp_path):
         yield made
 
 
+@pytest.fixture
+async def world_without_lanes(tmp_path):
+    async with router_world(tmp_path / "etcd", "a", "b", has_lanes=False) as made:
+        yield made
+
+
 async def test_resolve_tells_what_a_trigger_needs(world):
     answer = await world.resolve()
     ranker = world.rankers[answer.instance_id]
@@ -118,7 +124,8 @@ async def test_a_ranker_that_restarted_is_used_and_its_old_tickets_are_ranked(wo
     assert (await world.rank(ticket=world.ticket(reborn))).rank.instance_epoch == 2
 
 
-async def test_a_stopped_ranker_does_not_eat_the_whole_deadline(world):
+async def test_a_stopped_ranker_does_not_eat_the_whole_deadline(world_without_lanes):
+    world = world_without_lanes
     ranker = world.rankers["a"]
     freezer = Freezer(ranker.record.address)
     try:
@@ -142,7 +149,8 @@ async def test_a_stopped_ranker_does_not_eat_the_whole_deadline(world):
         await freezer.close()
 
 
-async def test_ranks_with_short_deadlines_survive_a_stopped_ranker(world):
+async def test_ranks_with_short_deadlines_survive_a_stopped_ranker(world_without_lanes):
+    world = world_without_lanes
     ranker = world.rankers["a"]
     freezer = Freezer(ranker.record.address)
     try:
@@ -278,6 +286,66 @@ async def test_a_release_reaches_the_tickets_instance(world):
     assert ranker.asked[-1][0] == "Release"
     await ranker.kill()
     assert not (await world.stub.Release(request, timeout=5)).was_held
+
+
+async def test_a_rank_that_was_answered_is_told_to_the_trigger_of_its_ticket_once(world):
+    ranker = world.rankers["a"]
+    assert await world.ended("trigger-1") == []
+    for ticket_id, trigger_id in (("t-1", "trigger-1"), ("t-2", "trigger-2"), ("t-3", "trigger-1")):
+        await world.rank(ticket=world.ticket(ranker, ticket_id=ticket_id, trigger_id=trigger_id))
+    assert await world.ended("trigger-1") == ["t-1", "t-3"]
+    assert await world.ended("trigger-1") == []
+    assert await world.ended("trigger-2") == ["t-2"]
+
+
+async def test_a_reservation_that_was_given_back_is_told_once_and_one_that_was_not_held_never(world):
+    ranker = world.rankers["a"]
+    await world.release(world.ticket(ranker, ticket_id="t-1", trigger_id="trigger-1"))
+    ranker.was_held = False
+    await world.release(world.ticket(ranker, ticket_id="t-2", trigger_id="trigger-1"))
+    assert await world.ended("trigger-1") == ["t-1"]
+    assert await world.ended("trigger-1") == []
+
+
+async def test_a_pre_infer_ends_no_ticket(world):
+    await world.pre_infer(world.ticket(world.rankers["a"], trigger_id="trigger-1"))
+    assert await world.ended("trigger-1") == []
+
+
+async def test_a_rank_that_failed_ends_no_ticket(world):
+    ranker = world.rankers["a"]
+    ranker.error = Refused("queue is full")
+    await failing(world.rank(ticket=world.ticket(ranker, trigger_id="trigger-1")))
+    assert await world.ended("trigger-1") == []
+
+
+async def test_a_rank_answered_elsewhere_ends_no_ticket(world):
+    ranker = world.rankers["a"]
+    ranker.error = Stale("another model by now")
+    ticket = world.ticket(ranker, trigger_id="trigger-1")
+    assert (await world.rank(ticket=ticket)).branch == router_pb2.BRANCH_REROUTED
+    assert await world.ended("trigger-1") == []
+
+
+async def test_a_rank_that_bypasses_psi_ends_no_ticket(world):
+    # The instance goes on holding what the ticket reserved: such a rank asks for none of it.
+    await world.rank(ticket=world.ticket(world.rankers["a"], trigger_id="trigger-1"), bypass_psi=True)
+    assert await world.ended("trigger-1") == []
+
+
+async def test_whoever_names_no_trigger_is_told_of_no_ticket(world):
+    await world.rank(ticket=world.ticket(world.rankers["a"]))
+    assert await world.ended("") == []
+
+
+async def test_the_load_that_resolve_answers_is_without_what_the_user_itself_brings(world):
+    before_ns = time.monotonic_ns()
+    brings = {"expected_ns": 20_000_000, "rank_on_psi_ns": 5_000_000, "window_ns": 10**9, "will_admit": True}
+    answer = await world.resolve(**brings)
+    assert answer.load.backlog_ns == 0
+    # For the others it counts: a production now, and a rank later.
+    assert world.router.core.load.load_ns(answer.instance_id, before_ns) == 15_000_000
+    assert world.router.core.load.pressure_ns(answer.instance_id, before_ns) == 20_000_000
 
 
 async def test_forget_reaches_every_instance_and_names_those_not_reached(world):

@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.v1 import ranker_pb2
 from tests.contract.rpc_world import World, answer, world
@@ -66,6 +67,8 @@ async def test_calls_beyond_the_maximum_are_refused(world: World) -> None:
         await release.wait()
         return ranker_pb2.RankResponse()
 
+    # The question where lanes are would be a call too many.
+    world.pool = ChannelPool(world.telemetry, has_lanes=False)
     stub = world.to_ranker(await world.ranker(rank, concurrent_rpcs_max=1))
     first = stub.Rank(ranker_pb2.RankRequest(), timeout=5)
     await began.wait()

@@ -16,6 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from relaygr.registry import Registry
 from relaygr.registry.keys import TRIGGERS_PREFIX, trigger_key
 from relaygr.registry.server import EmbeddedEtcd
+from relaygr.rpc.server import RpcServer
+from relaygr.rpc.tickets import decode_ticket
+from relaygr.telemetry import Telemetry
+from relaygr.testing.fake_router import FakeRouter
+from relaygr.v1.common_pb2 import Cut, History
+from relaygr.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
+from relaygr.v1.trigger_pb2 import ArriveRequest
+from relaygr.v1.trigger_pb2_grpc import TriggerServiceStub
 
 ENV = {"RELAYGR_TRIGGER_TICKET_KEY": "00" * 16, "RELAYGR_TRIGGER_TRIGGER_ID": "t-1"}
 
@@ -75,6 +83,25 @@ async def test_is_a_member_from_start_to_sigterm(tmp_path):
     finally:
         await registry.close()
         await asyncio.to_thread(etcd.stop)
+
+
+async def test_tickets_carry_the_id_that_the_trigger_is_a_member_by():
+    telemetry, _ = Telemetry.for_tests("router")
+    router, fake = RpcServer(service_name="router", address="127.0.0.1:0", telemetry=telemetry), FakeRouter()
+    router.add(add_RouterServiceServicer_to_server, fake, "relaygr.v1.RouterService")
+    address = f"127.0.0.1:{await router.start()}"
+    try:
+        async with process(RELAYGR_TRIGGER_ROUTER=address, RELAYGR_TRIGGER_RANK_BUDGET_MS="5") as started:
+            async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+                history = History(inline=b"opaque", cut=Cut(behaviour_count=900, digest=bytes(16)))
+                request = ArriveRequest(user="u1", history=history)
+                answer = await TriggerServiceStub(channel).Arrive(request, timeout=10)
+            assert decode_ticket(answer.ticket, bytes(16)).trigger_id == fake.resolves[0].trigger_id == "t-1"
+            started.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(started.wait(), 20) == 0
+    finally:
+        await router.stop(0)
+        telemetry.shutdown()
 
 
 async def test_unknown_variable_stops_the_start_with_its_name():

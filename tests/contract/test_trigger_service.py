@@ -34,6 +34,7 @@ MS = 1_000_000
 CONFIG = TriggerConfig(ticket_key=KEY, rank_budget_ms=5.0, time_to_rank_ms=50.0)
 INLINE = b"opaque bytes that nobody parses \xff\xfe"
 CUT = Cut(anchor=400, behaviour_count=900, digest=bytes(16))
+PSI_BYTES = 8 * 128 * 1_000
 
 
 class FakeStore:
@@ -82,7 +83,8 @@ async def running(config=CONFIG, store=None):
     router_server = RpcServer(service_name="router", address="127.0.0.1:0", telemetry=telemetry)
     router_server.add(add_RouterServiceServicer_to_server, fake, "relaygr.v1.RouterService")
     address = f"127.0.0.1:{await router_server.start()}"
-    router = RouterClient(pool, address, int(config.resolve_timeout_ms * MS), int(config.pre_infer_timeout_ms * MS))
+    timeouts = int(config.resolve_timeout_ms * MS), int(config.pre_infer_timeout_ms * MS)
+    router = RouterClient(pool, address, *timeouts, trigger_id="trigger-1")
     service = TriggerService(config, router, Histories(store, 0.05), telemetry, unix_now_ns=lambda: 10**18)
     server = RpcServer(service_name="trigger", address="127.0.0.1:0", telemetry=telemetry)
     server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
@@ -124,7 +126,7 @@ async def test_ticket_is_genuine_and_repeats_what_was_decided():
         assert claims.model.name == "fake"
         assert claims.cut == answer.cut == CUT
         assert claims.expires_unix_ns - claims.issued_unix_ns == 700 * MS
-        assert claims.reserved_bytes == answer.predictions.psi_bytes == 8 * 128 * 1_000
+        assert claims.reserved_bytes == answer.predictions.psi_bytes == PSI_BYTES
         assert claims.traceparent
         assert answer.request_id and answer.instance_id == "ranker-0"
 
@@ -219,7 +221,7 @@ async def test_pre_infer_declined_by_the_ranker_keeps_its_footprint():
         answer = await rig.arrive()
         await _settled(lambda: rig.service.admission.holdings.unanswered == 0)
         assert answer.HasField("ticket")
-        assert rig.service.admission.open_bytes("ranker-0", 7) == 8 * 128 * 1_000
+        assert rig.service.admission.open_bytes("ranker-0", 7) == PSI_BYTES
 
 
 async def test_pre_infer_that_gets_no_answer_ends_by_its_timeout():
@@ -239,6 +241,34 @@ async def test_window_end_frees_the_footprint_by_timer():
         assert (await rig.arrive(budgets=budgets)).HasField("ticket")
         assert rig.service.admission.holdings.open_bytes > 0
         await _settled(lambda: rig.service.admission.holdings.open_bytes == 0)
+
+
+async def test_asks_after_tickets_by_the_id_that_they_carry():
+    async with running() as rig:
+        claims = decode_ticket((await rig.arrive()).ticket, KEY)
+        assert claims.trigger_id == rig.router.resolves[0].trigger_id == "trigger-1"
+
+
+async def test_ticket_that_the_router_says_has_ended_makes_room_for_the_very_next_arrival():
+    async with running() as rig:
+        room = Load(device_budget_bytes=int(PSI_BYTES / CONFIG.footprint_share))
+        rig.router.resolved = resolve_response(load=room)
+        first = decode_ticket((await rig.arrive()).ticket, KEY)
+        assert (await rig.arrive()).reason == DecisionReason.DECISION_REASON_FOOTPRINT
+        rig.router.resolved = resolve_response(load=room, ended_ticket_ids=[first.ticket_id, "nobody's"])
+        answer = await rig.arrive()
+        assert answer.decision == Decision.DECISION_ADMITTED
+        assert decode_ticket(answer.ticket, KEY).ticket_id != first.ticket_id
+        assert rig.service.admission.open_bytes("ranker-0", 7) == PSI_BYTES
+
+
+async def test_ticket_ends_also_when_the_arrival_that_hears_of_it_is_refused():
+    async with running() as rig:
+        ended = decode_ticket((await rig.arrive()).ticket, KEY)
+        rig.router.resolved = resolve_response(ended_ticket_ids=[ended.ticket_id])
+        code, _ = await rig.refusal(candidate_count=513)
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert rig.service.admission.holdings.open_bytes == 0
 
 
 async def test_one_trace_from_arrive_to_pre_infer():

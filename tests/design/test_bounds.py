@@ -17,6 +17,7 @@ from services.expander.core.events import LockProbed
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.router.core.binding import Binding
+from services.router.core.ended import EndedTickets
 from services.router.core.events import PinRead, Registered
 from services.trigger.core.admission import Admission
 from services.trigger.core.effects import Admit
@@ -37,6 +38,14 @@ def test_the_measure_finds_a_table_inside_a_core() -> None:
     for user in range(2_000):
         core.pins._pins[str(user)] = None  # type: ignore[assignment]
     assert before < 50 and largest_table(core) == 2_000
+
+
+def test_what_a_router_has_to_tell_triggers_stays_within_its_maxima() -> None:
+    core, largest = EndedTickets(triggers_max=8, tickets_max=16), 0
+    for number in range(USERS):
+        core.put(f"trigger-{number % 100}", f"t{number}")
+        largest = max(largest, largest_table(core)) if not number % 1_000 else largest
+    assert 0 < largest <= 16
 
 
 def test_the_rankers_tables_stay_within_their_maxima() -> None:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
+from services.ranker.core.schedule import AHEAD, Job, JobClass, Queues, Schedule
 
 JOBS_MAX = 6
 BEGUN_MAX = 2
@@ -78,11 +78,9 @@ class Orders(RuleBasedStateMachine):
             return not known.is_begun, known.job.deadline_ns, job_id
 
         victims = [
-            job_id
-            for job_id, known in self.waiting.items()
-            if known.job.job_class == JobClass.PRE_INFER and known.own.droppable
+            job_id for job_id, known in self.waiting.items() if known.job.job_class in AHEAD and known.own.droppable
         ]
-        if not victims or job.job_class == JobClass.PRE_INFER:
+        if not victims or job.job_class in AHEAD:
             return False
         victim = max(victims, key=loss)
         del self.waiting[victim]
@@ -108,7 +106,7 @@ class Orders(RuleBasedStateMachine):
         if begun >= BEGUN_MAX and known.is_begun:
             # Enough have begun: one of these goes on, the earliest of them.
             rivals = [other for other in rivals if other.is_begun]
-        elif begun >= BEGUN_MAX and head.job_class != JobClass.RANK:
+        elif begun >= BEGUN_MAX and head.job_class > JobClass.JOINED:
             assert not any(other.is_begun for other in rivals), "one more begins though enough have"
         earliest_ns = min((other.job.deadline_ns for other in rivals), default=head.deadline_ns)
         assert head.deadline_ns <= earliest_ns
@@ -187,8 +185,10 @@ class Orders(RuleBasedStateMachine):
     def agrees_with_the_model(self):
         self.schedule.check()
         jobs = [known.job for known in (*self.waiting.values(), *self.running.values())]
-        counts = [sum(each.job_class == job_class for each in jobs) for job_class in JobClass]
-        assert self.schedule.load() == Queues(*counts, sum(each.expected_ns for each in jobs))
+        counts = {job_class: sum(each.job_class == job_class for each in jobs) for job_class in JobClass}
+        productions = counts[JobClass.JOINED] + counts[JobClass.APPEND] + counts[JobClass.PRE_INFER]
+        backlog_ns = sum(each.expected_ns for each in jobs)
+        assert self.schedule.load() == Queues(counts[JobClass.RANK], counts[JobClass.FULL], productions, backlog_ns)
 
 
 TestOrders = Orders.TestCase

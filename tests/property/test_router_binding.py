@@ -21,6 +21,7 @@ from services.router.core.events import (
     PinRead,
     Registered,
     TableRead,
+    UserPlaced,
 )
 from services.router.core.load import Queues
 from services.router.core.membership import GUARD_SHARE
@@ -136,6 +137,10 @@ class Routers(RuleBasedStateMachine):
         self.calls.append(
             tuple(core.load.begin(first.record.instance_id, expected_ms * MS, self.now_ns) for core in self.cores)
         )
+
+    @rule(user=users, name=names, production_ms=st.integers(0, 50), rank_ms=st.integers(0, 10))
+    def is_placed(self, user, name, production_ms, rank_ms):
+        self.feed(UserPlaced(subject(user).user_hash, name, 1, production_ms * MS, rank_ms * MS, 500 * MS))
 
     @rule(user=users, name=names, epoch=st.integers(1, 2), model=models, tried=st.sets(names, max_size=3))
     def ranks(self, user, name, epoch, model, tried):

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from relaygr.domain.cost import CostModel
 from services.trigger.core.admission import Admission, AdmissionRules
 from services.trigger.core.effects import Admit, Decline, EndReservation, PassBy
-from services.trigger.core.events import Arrived, Demand, InstanceView, Outcome, PreInferAnswered
+from services.trigger.core.events import Arrived, Demand, InstanceView, Outcome, PreInferAnswered, TicketsEnded
 
 MS = 1_000_000
 SHARE = 0.5
@@ -71,6 +71,7 @@ class Arrivals(RuleBasedStateMachine):
         self.charges = []  # (time, account, device ns), refunds negative
         self.charged = {}
         self.ended = set()
+        self.named = set()
 
     def _feed(self, event):
         effects = self.machine.handle(event, self.now_ns)
@@ -86,7 +87,7 @@ class Arrivals(RuleBasedStateMachine):
             self.ended.add(effect.ticket_id)
             _, psi_bytes, end_ns = self.open.pop(effect.ticket_id)
             assert effect.psi_bytes == psi_bytes
-            assert end_ns <= self.now_ns, "and not before its window"
+            assert end_ns <= self.now_ns or effect.ticket_id in self.named, "and not before its window, unless told"
         return rest
 
     @rule(demand=demands, instance=instances)
@@ -97,7 +98,7 @@ class Arrivals(RuleBasedStateMachine):
         assert effect.ticket_id == ticket_id
         if isinstance(effect, Admit):
             account = (instance.instance_id, instance.epoch)
-            psi_bytes, device_ns = effect.assessment.psi_bytes, effect.assessment.charge_ns
+            psi_bytes, device_ns = effect.assessment.psi_bytes, effect.assessment.expected.pre_infer_ns
             self.open[ticket_id] = (account, psi_bytes, self.now_ns + demand.window_ns)
             held = sum(size for owner, size, _ in self.open.values() if owner == account)
             assert held <= BUDGET_BYTES * SHARE / instance.trigger_count
@@ -120,6 +121,14 @@ class Arrivals(RuleBasedStateMachine):
             self.charges.append((self.now_ns, account, -charged_ns))
         elif outcome is Outcome.STARTED and production_ns is not None:
             self.charges.append((self.now_ns, account, min(0, production_ns - charged_ns)))
+
+    @rule(data=st.data())
+    def end(self, data):
+        known = [*self.open, *self.ended, "nobody's"]
+        self.named = set(data.draw(st.lists(st.sampled_from(known), max_size=4)))
+        due = self.named & self.open.keys()
+        assert self._feed(TicketsEnded(tuple(self.named))) == []
+        assert not due & self.open.keys(), "what has ended is not counted"
 
     @rule(step_ns=st.integers(0, 400 * MS))
     def pass_time(self, step_ns):

@@ -116,6 +116,10 @@ class Residency:
                 self._attach(attached)
         return self._books.take_effects()
 
+    def use_costs(self, cost: CostModel) -> None:
+        """Foretell by another model from now on; what was foretold stays."""
+        self._books.cost = cost
+
     def deadline_ns(self) -> int | None:
         """The next window to close, wait to end or tombstone to fall."""
         return self._books.alarms.next_ns()

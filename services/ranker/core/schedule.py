@@ -1,4 +1,6 @@
-"""What the device does next: rank before full rank before pre-infer, earliest deadline first.
+"""What the device does next: rank before joined production, append, full rank and pre-infer.
+
+Within a class the earliest deadline goes first.
 
 Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
 takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
@@ -6,8 +8,11 @@ the table wherever it stands in its queue: computing it would only make others l
 the table is full, pre-infers are shed for ranks. What was dropped or shed is handed out
 once, by the next `take` or `expire`.
 
-A rank that waits for a job lends it its class and deadline (`promote`). The loan ends when
-the rank takes it back (`demote`) or its deadline passes; the job then goes on as what it is.
+A rank that waits for a job lends it a class just below its own, and its deadline (`promote`). The
+loan ends when the rank takes it back (`demote`) or its deadline passes; the job then goes on as what
+it is. Below its own, since a rank on psi takes a third of what a production does: when
+newcomers meet, those whose psi is ready should not wait behind them. For the same reason an append of a
+few tokens goes before full ranks and long pre-infers.
 
 A job that is put back has begun and holds its working memory. So that few do, a class goes
 on with one that has begun once `begun_max` have, even before an earlier deadline.
@@ -29,8 +34,16 @@ class JobClass(IntEnum):
     """Smaller is more urgent."""
 
     RANK = 0
-    FULL = 1
-    PRE_INFER = 2
+    JOINED = 1
+    """A production that a rank waits for."""
+    APPEND = 2
+    """A pre-infer of a few tokens to psi that is there."""
+    FULL = 3
+    PRE_INFER = 4
+
+
+AHEAD = (JobClass.APPEND, JobClass.PRE_INFER)
+"""Work ahead of a rank that is still to come: shed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +242,8 @@ class Schedule:
         for place in (*self._waiting.values(), *self._running.values()):
             counts[place.job.job_class] += 1
             backlog_ns += place.left_ns
-        return Queues(counts[JobClass.RANK], counts[JobClass.FULL], counts[JobClass.PRE_INFER], backlog_ns)
+        productions = sum(counts[job_class] for job_class in (JobClass.JOINED, *AHEAD))
+        return Queues(counts[JobClass.RANK], counts[JobClass.FULL], productions, backlog_ns)
 
     def check(self) -> None:
         """Assert bounds and that the heaps hold exactly the waiting jobs."""
@@ -254,13 +268,9 @@ class Schedule:
 
     def _shed_for(self, job: Job) -> bool:
         """Make room for a rank by dropping the waiting pre-infer whose deadline is last, if possible one not begun."""
-        if job.job_class == JobClass.PRE_INFER:
+        if job.job_class in AHEAD:
             return False
-        victims = [
-            place
-            for place in self._waiting.values()
-            if place.job.job_class == JobClass.PRE_INFER and place.job.droppable
-        ]
+        victims = [place for place in self._waiting.values() if place.job.job_class in AHEAD and place.job.droppable]
         if not victims:
             return False
         victim = max(victims, key=lambda place: (not place.is_begun, place.job.deadline_ns, place.job.job_id))
@@ -283,7 +293,8 @@ class Schedule:
     def _next(self, job_class: JobClass) -> _Place | None:
         """The earliest deadline of a class; of those begun when enough have. A rank waits for no other's memory."""
         head = self._head(job_class)
-        if head is None or head.is_begun or job_class == JobClass.RANK or len(self._begun) < self._begun_max:
+        is_waited_for = job_class <= JobClass.JOINED
+        if head is None or head.is_begun or is_waited_for or len(self._begun) < self._begun_max:
             return head
         begun = [place for place in self._begun.values() if place.job.job_class == job_class]
         return min(begun, key=lambda place: place.order) if begun else head

@@ -134,7 +134,7 @@ class Binding:
                 return []
             case UserPlaced(user_hash, instance_id, epoch):
                 self.recent.put(user_hash, Place(instance_id, epoch, now_ns))
-                self.load.promise(instance_id, event.production_ns)
+                self.load.promise(instance_id, event.production_ns, now_ns)
                 self.load.expect_rank(user_hash, instance_id, event.rank_ns, now_ns + event.window_ns, now_ns)
                 return []
             case _:

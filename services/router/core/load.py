@@ -17,6 +17,9 @@ from dataclasses import dataclass, field, replace
 
 RATE_MEMORY_NS = 10_000_000_000
 """Time over which ranks per second are smoothed."""
+PROMISE_NS = 50_000_000
+"""Work that was promised and has not come by then is not coming: its trigger declined. Without an end, an
+instance that looks busy by promises alone would be sent nothing, and so never say that it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,13 @@ class _Instance:
     """Of ranks that are to come, by their tickets."""
     promised_ns: int = 0
     """Of users placed there whose pre-infer has not come by yet."""
+    promised_until_ns: int = 0
     heard_ns: int = 0
     rank_rate_hz: float = 0.0
     rate_ns: int = 0
+
+    def promised_at(self, now_ns: int) -> int:
+        return self.promised_ns if now_ns < self.promised_until_ns else 0
 
     def rate_at(self, now_ns: int) -> float:
         return self.rank_rate_hz * math.exp(-max(0, now_ns - self.rate_ns) / RATE_MEMORY_NS)
@@ -99,11 +106,13 @@ class LoadView:
             instance.since_report_ns += expected_ns
         return self._next_call
 
-    def promise(self, instance_id: str, expected_ns: int) -> None:
-        """A user was placed: so much work is about to come. Forgotten with the next reply, which knows better."""
+    def promise(self, instance_id: str, expected_ns: int, now_ns: int) -> None:
+        """A user was placed: so much work is about to come. Forgotten soon; the next reply knows better."""
         instance = self._instance(instance_id)
-        if instance is not None:
-            instance.promised_ns += expected_ns
+        # Nothing promised (a returning user) must not keep alive what was promised before.
+        if instance is not None and expected_ns:
+            instance.promised_ns = instance.promised_at(now_ns) + expected_ns
+            instance.promised_until_ns = now_ns + PROMISE_NS
 
     def expect_rank(self, user_hash: str, instance_id: str, rank_ns: int, until_ns: int, now_ns: int) -> None:
         """A user was placed for a ticket: its rank will come here, at the latest by `until_ns`."""
@@ -165,7 +174,7 @@ class LoadView:
         if instance is None:
             return 0
         drained_ns = max(0, instance.queues.backlog_ns - max(0, now_ns - instance.reported_ns))
-        return instance.promised_ns + max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
+        return instance.promised_at(now_ns) + max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
 
     def pressure_ns(self, instance_id: str, now_ns: int) -> int:
         """Device time queued at an instance, and that of the ranks whose tickets were issued for it."""

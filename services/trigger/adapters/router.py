@@ -31,16 +31,32 @@ class Binding:
     instance: InstanceView
     model: ModelIdentity
     limits: ModelLimits
+    ended_ticket_ids: tuple[str, ...] = ()
+    """Of this trigger's, since the last answer."""
 
 
 class RouterClient:
-    """Calls of one router address; each with a timeout."""
+    """Calls of one router address; each with a timeout. `trigger_id` is whose tickets are asked after."""
 
-    def __init__(self, pool: ChannelPool, address: str, resolve_timeout_ns: int, pre_infer_timeout_ns: int):
+    def __init__(
+        self,
+        pool: ChannelPool,
+        address: str,
+        resolve_timeout_ns: int,
+        pre_infer_timeout_ns: int,
+        *,
+        trigger_id: str = "",
+    ):
         self._pool = pool
+        self._trigger_id = trigger_id
         self._address = address
         self._resolve_timeout_ns = resolve_timeout_ns
         self._pre_infer_timeout_ns = pre_infer_timeout_ns
+
+    @property
+    def trigger_id(self) -> str:
+        """Goes into tickets, so that their end is told."""
+        return self._trigger_id
 
     async def resolve(
         self,
@@ -64,6 +80,7 @@ class RouterClient:
             will_admit=will_admit,
             window_ns=window_ns,
             rank_on_psi_ns=min(rank_on_psi_ns, _EXPECTED_NS_MAX),
+            trigger_id=self._trigger_id,
         )
         try:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)
@@ -107,4 +124,5 @@ def _binding_of(response: ResolveResponse) -> Binding | None:
         rank_rate_hz=max(0.0, response.rank_rate_hz),
         trigger_count=max(1, response.trigger_count),
     )
-    return Binding(instance, model_from_pb(response.model), limits_from_pb(response.limits))
+    ended_ids = tuple(response.ended_ticket_ids)
+    return Binding(instance, model_from_pb(response.model), limits_from_pb(response.limits), ended_ids)

@@ -5,16 +5,16 @@ ran in full, assessed, and if at risk held against, in this order:
 
     EMPTY_PREFIX  nothing to infer ahead
     NO_GAIN       ranking on psi would hardly be quicker than full inference
-    TOO_LATE      not ready when the rank comes, and joining it would not beat full inference
+    TOO_LATE      not ready when the rank comes: joining it would neither hold the budget nor beat full inference
     TABLE_FULL    a table of this trigger is full
     FOOTPRINT     bytes of open tickets on this boot of the instance exceed the share
     LOAD          pre-infer device time exceeds the share
 
-Both shares are divided by the number of triggers. A ticket's bytes count until its
-window ends, whatever the ranker answered: the trigger does not see ranks, and a share
-that counted only accepted tickets could be outgrown by what is still on its way. Its
-device time is given back when the ranker found psi there, joined it or did not start, and
-in part when it only had to append to what was there.
+Both shares are divided by the number of triggers. A ticket's bytes count until its rank was
+answered, as far as the router tells, and otherwise until its window ends, whatever the ranker
+answered to the pre-infer: a share that counted only accepted tickets could be outgrown by
+what is still on its way. Its device time is given back when the ranker found psi there, joined it
+or did not start, and in part when it only had to append to what was there.
 
 A restarted instance has a new epoch and so a new account; the old one fades.
 
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from services.trigger.core import risk
 from services.trigger.core.account import Account
 from services.trigger.core.effects import Admit, Decline, DeclineReason, Effect, EndReservation, PassBy
-from services.trigger.core.events import Arrived, Demand, Event, InstanceView, Outcome, PreInferAnswered
+from services.trigger.core.events import Arrived, Demand, Event, InstanceView, Outcome, PreInferAnswered, TicketsEnded
 from services.trigger.core.risk import Assessment
 
 GAIN_MIN_PERCENT = 10
@@ -137,17 +137,22 @@ class Admission:
             case PreInferAnswered():
                 self._answered(event)
                 return ended
+            case TicketsEnded(ticket_ids):
+                return [*ended, *(self._close(each) for each in ticket_ids if each in self._tickets)]
 
     def deadline_ns(self) -> int | None:
         """When `expire` next has work, or None."""
         # Accounts need no timer of their own: they are dropped when something else happens.
+        self._drop_ended()
         return self._window_ends[0][0] if self._window_ends else None
 
     def expire(self, now_ns: int) -> list[Effect]:
         """Close the windows that have ended, and forget instances long unseen."""
         ended: list[Effect] = []
+        self._drop_ended()
         while self._window_ends and self._window_ends[0][0] <= now_ns:
             ended.append(self._close(heapq.heappop(self._window_ends)[2]))
+            self._drop_ended()
         while self._accounts:
             key, account = next(iter(self._accounts.items()))
             if account.seen_ns + self._rules.account_idle_ns > now_ns:
@@ -160,7 +165,8 @@ class Admission:
         rules = self._rules
         assert len(self._tickets) <= rules.tickets_max
         assert len(self._accounts) <= rules.accounts_max
-        assert sorted(end[2] for end in self._window_ends) == sorted(self._tickets)
+        assert sorted(end[2] for end in self._window_ends if end[2] in self._tickets) == sorted(self._tickets)
+        assert len(self._window_ends) <= 2 * rules.tickets_max + 1
         assert len(self._unanswered) <= rules.unanswered_max
         totals = {key: [0, 0] for key in self._accounts}
         share_bytes: dict[AccountKey, int] = {}
@@ -225,13 +231,15 @@ class Admission:
         saved_ns = assessment.full_ns - assessment.rank_on_psi_ns
         if saved_ns * 100 < GAIN_MIN_PERCENT * assessment.full_ns:
             return DeclineReason.NO_GAIN
+        # Expected times, without the margin of error: this weighs two ways against each other.
+        expected = assessment.expected
         # A pre-infer is the last class of its device: all that is queued goes first.
-        late_ns = instance.backlog_ns + assessment.pre_infer_ns - demand.time_to_rank_ns
-        if late_ns <= 0:
+        late_ns = instance.backlog_ns + expected.pre_infer_ns - demand.time_to_rank_ns
+        if late_ns + expected.rank_on_psi_ns <= demand.rank_budget_ns:
             return None
         # A rank that joins lends its class, so at most the pre-infer itself is left to wait for.
-        join_ns = min(late_ns, assessment.pre_infer_ns) + assessment.rank_on_psi_ns
-        return None if join_ns < assessment.full_ns else DeclineReason.TOO_LATE
+        join_ns = min(late_ns, expected.pre_infer_ns) + expected.rank_on_psi_ns
+        return None if join_ns < expected.full_ns else DeclineReason.TOO_LATE
 
     def _footprint_share_bytes(self, instance: InstanceView) -> int:
         return int(instance.device_budget_bytes * self._rules.footprint_share) // instance.trigger_count
@@ -243,24 +251,27 @@ class Admission:
             return DeclineReason.FOOTPRINT
         share = self._rules.pre_infer_share / instance.trigger_count
         account.load.drain(share, now_ns)
-        if not account.load.can_charge(assessment.charge_ns, int(self._rules.load_burst_ns * share)):
+        if not account.load.can_charge(assessment.expected.pre_infer_ns, int(self._rules.load_burst_ns * share)):
             return DeclineReason.LOAD
         return None
 
     def _admit(self, event: Arrived, key: AccountKey, account: Account, assessment: Assessment, now_ns: int) -> Effect:
-        account.load.charge(assessment.charge_ns)
+        account.load.charge(assessment.expected.pre_infer_ns)
         account.open_bytes += assessment.psi_bytes
         account.open_tickets += 1
         self._tickets[event.ticket_id] = _Open(
             account=key,
             psi_bytes=assessment.psi_bytes,
             share_bytes=self._footprint_share_bytes(event.instance),
-            charged_ns=assessment.charge_ns,
+            charged_ns=assessment.expected.pre_infer_ns,
         )
         self._admissions += 1
         self._unanswered.add(event.ticket_id)
         # The count breaks ties, so that equal ends close in order of admission.
         heapq.heappush(self._window_ends, (now_ns + event.demand.window_ns, self._admissions, event.ticket_id))
+        if len(self._window_ends) > 2 * self._rules.tickets_max:
+            self._window_ends = [end for end in self._window_ends if end[2] in self._tickets]
+            heapq.heapify(self._window_ends)
         return Admit(event.ticket_id, *key, event.demand.window_ns, assessment)
 
     def _answered(self, event: PreInferAnswered) -> None:
@@ -279,6 +290,11 @@ class Admission:
         refund_ns = max(0, ticket.charged_ns - due_ns)
         self._accounts[ticket.account].load.refund(refund_ns)
         ticket.charged_ns -= refund_ns
+
+    def _drop_ended(self) -> None:
+        """Of tickets that ended before their window, take the ends that have come to the front."""
+        while self._window_ends and self._window_ends[0][2] not in self._tickets:
+            heapq.heappop(self._window_ends)
 
     def _close(self, ticket_id: str) -> EndReservation:
         ticket = self._tickets.pop(ticket_id)

@@ -50,7 +50,7 @@ class PassBy:
 
 @dataclass(frozen=True, slots=True)
 class EndReservation:
-    """A ticket's window closed and its bytes count no more. Comes exactly once for each admission."""
+    """A ticket ended or its window closed, and its bytes count no more. Comes exactly once for each admission."""
 
     ticket_id: str
     instance_id: str

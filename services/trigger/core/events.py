@@ -72,4 +72,14 @@ class PreInferAnswered:
     """Expected device time of what was started, as the instance says; None when it does not say."""
 
 
-Event = Arrived | PreInferAnswered
+@dataclass(frozen=True, slots=True)
+class TicketsEnded:
+    """Ranks with these tickets were answered, or they were given back: nothing is held for them any more.
+
+    Ids that are unknown, or known to have ended, mean nothing.
+    """
+
+    ticket_ids: tuple[str, ...]
+
+
+Event = Arrived | PreInferAnswered | TicketsEnded

@@ -58,6 +58,16 @@ class ServiceTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """What a request takes on the device, nanoseconds; without the error margin."""
+
+    full_ns: int
+    rank_on_psi_ns: int
+    pre_infer_ns: int
+    """From nothing. What the load bound counts, since errors cancel out over many."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assessment:
     """Predicted times of one request, nanoseconds, and its psi's size."""
 
@@ -67,8 +77,8 @@ class Assessment:
     """Ranking on psi, at the cost model's error quantile."""
     pre_infer_ns: int
     """The pre-infer from nothing, at the cost model's error quantile."""
-    charge_ns: int
-    """The same without the error margin: what the load bound counts, since errors cancel out over many."""
+    expected: Times
+    """The same three without the error margin."""
     queue_ns: int
     """Wait ahead of a full inference at the SLO's quantile, as if all ran in full."""
     rank_budget_ns: int
@@ -113,12 +123,16 @@ def full_ns(demand: Demand, cost: CostModel) -> int:
 
 def assess(demand: Demand, cost: CostModel, queue_ns: int) -> Assessment:
     """Predictions for one request with `queue_ns` of waiting ahead of it."""
-    on_psi_ns = cost.rank_ns(demand.candidate_count, demand.delta_tokens, demand.prefix_tokens)
+    expected = Times(
+        full_ns=full_ns(demand, cost),
+        rank_on_psi_ns=cost.rank_ns(demand.candidate_count, demand.delta_tokens, demand.prefix_tokens),
+        pre_infer_ns=cost.extend_ns(demand.prefix_tokens, 0),
+    )
     return Assessment(
-        full_ns=cost.upper_ns(full_ns(demand, cost)),
-        rank_on_psi_ns=cost.upper_ns(on_psi_ns),
-        pre_infer_ns=cost.upper_ns(cost.extend_ns(demand.prefix_tokens, 0)),
-        charge_ns=cost.extend_ns(demand.prefix_tokens, 0),
+        full_ns=cost.upper_ns(expected.full_ns),
+        rank_on_psi_ns=cost.upper_ns(expected.rank_on_psi_ns),
+        pre_infer_ns=cost.upper_ns(expected.pre_infer_ns),
+        expected=expected,
         queue_ns=queue_ns,
         rank_budget_ns=demand.rank_budget_ns,
         psi_bytes=psi_bytes(demand.prefix_tokens, cost),

@@ -113,14 +113,14 @@ async def test_a_waiting_job_that_is_cancelled_never_runs(bench: Bench) -> None:
     assert "b0" not in bench.log
 
 
-async def test_a_promoted_pre_infer_is_not_set_aside_for_a_rank(bench: Bench) -> None:
+async def test_a_promoted_pre_infer_is_not_set_aside_for_a_full_rank(bench: Bench) -> None:
     gate = threading.Event()
     lent = bench.submit(1, JobClass.PRE_INFER, bench.steps("p", 3, gate))
-    bench.executor.promote(1, JobClass.RANK, FAR_NS - 1)
-    later = bench.submit(2, JobClass.RANK, bench.steps("r", 1))
+    bench.executor.promote(1, JobClass.JOINED, FAR_NS - 1)
+    later = bench.submit(2, JobClass.FULL, bench.steps("f", 1))
     gate.set()
     await asyncio.gather(lent, later)
-    assert bench.log == ["p0", "p1", "p2", "r0"]
+    assert bench.log == ["p0", "p1", "p2", "f0"]
 
 
 async def test_an_exception_ends_its_job_alone(bench: Bench) -> None:
@@ -239,7 +239,7 @@ async def test_a_rank_that_overtakes_a_production_is_not_kept_by_what_it_lent(be
     work, gate = bench.gated("p", 3)
     lent = bench.submit(1, JobClass.PRE_INFER, work)
     await gate.reached()
-    bench.executor.promote(1, JobClass.RANK, FAR_NS - 1)
+    bench.executor.promote(1, JobClass.JOINED, FAR_NS - 1)
     bench.executor.demote(1)
     rank = bench.submit(2, JobClass.RANK, bench.steps("r", 1))
     gate.let(3)

@@ -3,6 +3,7 @@ import pytest
 from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
 
 RANK, FULL, PRE = JobClass.RANK, JobClass.FULL, JobClass.PRE_INFER
+JOINED, APPEND = JobClass.JOINED, JobClass.APPEND
 
 
 def job(job_id: int, job_class: JobClass, deadline_ns: int, *, expected_ns: int = 10, droppable: bool = True) -> Job:
@@ -29,6 +30,65 @@ def taken(made: Schedule, now_ns: int = 0) -> list[int]:
 def test_rank_before_full_before_pre_infer_and_earliest_deadline_first_within():
     jobs = [job(1, PRE, 10), job(2, FULL, 90), job(3, RANK, 80), job(4, RANK, 70), job(5, PRE, 5), job(6, FULL, 60)]
     assert taken(schedule(*jobs)) == [4, 3, 6, 2, 5, 1]
+
+
+def test_an_append_goes_before_a_full_rank_and_a_pre_infer_and_after_ranks():
+    made = schedule(job(1, PRE, 10), job(2, FULL, 20), job(3, APPEND, 90), job(4, RANK, 95), job(5, APPEND, 80))
+    assert taken(made) == [4, 5, 3, 2, 1]
+
+
+def test_a_rank_goes_before_a_joined_production_whatever_their_deadlines():
+    made = schedule(job(1, PRE, 500), job(2, RANK, 90))
+    assert made.promote(1, JOINED, 10)
+    assert taken(made) == [2, 1]
+
+
+def test_a_joined_production_goes_before_appends_and_full_ranks_whatever_their_deadlines():
+    made = schedule(job(1, PRE, 500), job(2, FULL, 10), job(3, APPEND, 20))
+    assert made.promote(1, JOINED, 400)
+    assert taken(made) == [1, 3, 2]
+
+
+def test_joined_productions_run_by_the_deadlines_they_were_lent():
+    made = schedule(job(1, PRE, 500), job(2, APPEND, 600), job(3, PRE, 700))
+    for job_id, deadline_ns in ((1, 80), (2, 90), (3, 70)):
+        made.promote(job_id, JOINED, deadline_ns)
+    assert taken(made) == [3, 1, 2]
+
+
+def test_a_running_joined_production_gives_way_to_ranks_only():
+    made = schedule(job(1, PRE, 500))
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, JOINED, 40)
+    assert made.submit(job(2, FULL, 10), 0) and made.submit(job(3, APPEND, 10), 0)
+    assert not made.must_yield(head, 0)
+    assert made.submit(job(4, RANK, 90), 0)
+    assert made.must_yield(head, 0)
+    made.put_back(head)
+    made.check()
+    assert taken(made) == [4, 1, 3, 2]
+
+
+def test_a_running_full_rank_gives_way_to_an_append_and_not_the_other_way_round():
+    made = schedule(job(1, FULL, 500))
+    full, _ = made.take(0)
+    assert full is not None
+    assert made.would_preempt(job(2, APPEND, 900))
+    made.submit(job(2, APPEND, 900), 0)
+    assert made.must_yield(full, 0)
+    made.put_back(full)
+    append, _ = made.take(0)
+    assert append is not None and append.job_id == 2
+    assert not made.must_yield(append, 0)
+
+
+def test_a_joined_append_that_is_demoted_is_an_append_again():
+    made = schedule(job(1, APPEND, 500), job(2, APPEND, 90), job(3, FULL, 20))
+    made.promote(1, JOINED, 80)
+    assert made.demote(1)
+    made.check()
+    assert taken(made) == [2, 1, 3]
 
 
 def test_equal_deadlines_run_in_the_order_of_arrival():
@@ -64,6 +124,24 @@ def test_full_table_sheds_the_last_pre_infer_for_a_rank():
     assert head is not None and head.job_id == 5
     assert [each.job_id for each in dropped] == [2]
     assert made.take(0)[1] == (), "dropped work is handed out once"
+
+
+def test_full_table_sheds_an_append_like_a_pre_infer():
+    for first, last in ((PRE, APPEND), (APPEND, PRE)):
+        made = schedule(job(1, first, 50), job(2, last, 90), jobs_max=2)
+        assert not made.submit(job(3, APPEND, 5), 0), "an append sheds nobody"
+        assert made.submit(job(4, FULL, 40), 0)
+        made.check()
+        assert [each.job_id for each in made.expire(0)] == [2], "the last deadline goes, of whichever class"
+
+
+def test_a_production_that_a_rank_waits_for_is_not_shed():
+    made = schedule(job(1, PRE, 500), job(2, APPEND, 600), jobs_max=2)
+    made.promote(1, JOINED, 40), made.promote(2, JOINED, 50)
+    assert not made.submit(job(3, RANK, 30), 0)
+    made.demote(1)
+    assert made.submit(job(3, RANK, 30), 0)
+    assert [each.job_id for each in made.expire(0)] == [1]
 
 
 def test_full_table_of_ranks_refuses():
@@ -242,6 +320,27 @@ def test_rank_does_not_wait_for_what_others_have_begun():
     made.put_back(head)
     assert made.submit(job(2, RANK, 40), 0)
     assert taken(made) == [2, 1]
+
+
+def test_a_joined_production_does_not_wait_for_another_that_has_begun():
+    made = Schedule(16, begun_max=1)
+    assert made.submit(job(1, PRE, 500), 0)
+    head, _ = made.take(0)
+    assert head is not None
+    made.promote(1, JOINED, 45)
+    made.put_back(head)
+    assert made.submit(job(2, PRE, 500), 0)
+    made.promote(2, JOINED, 40)
+    assert taken(made) == [2, 1]
+
+
+def test_productions_of_all_three_kinds_count_as_pre_infers():
+    made = schedule(job(1, PRE, 500), job(2, PRE, 500), job(3, APPEND, 500), job(4, FULL, 500), job(5, RANK, 500))
+    made.promote(1, JOINED, 40)
+    assert made.load() == Queues(1, 1, 3, 50)
+    assert made.take(0)[0] == job(5, RANK, 500)
+    assert made.take(0)[0] == job(1, JOINED, 40)
+    assert made.load() == Queues(1, 1, 3, 50), "running or not"
 
 
 def test_running_job_counts_what_is_left_of_it():

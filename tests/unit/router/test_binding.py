@@ -17,7 +17,7 @@ from services.router.core.events import (
     TableRead,
     UserPlaced,
 )
-from services.router.core.load import Queues
+from services.router.core.load import PROMISE_NS, Queues
 from services.router.core.recent import RECENT_NS, Place, Recent
 from services.router.core.slots import SlotTable
 from tests.unit.router.fleet import OTHER_MODEL, record, subject, ticket_for
@@ -106,6 +106,14 @@ def test_productions_and_ranks_on_their_way_count_for_the_next_newcomer():
         assert resolve(binding, will_admit=True).branch is Branch.LIGHTER
     binding.load.rank_came(subject("first").user_hash)
     assert placed(resolve(binding, will_admit=True)) == ("a", Branch.SLOT)
+
+
+def test_an_instance_that_looked_busy_by_promises_alone_is_chosen_again():
+    binding = trio()
+    for number in range(2):
+        place(binding, subject(f"declined-{number}"), "a", production_ns=20 * MS)
+    assert resolve(binding, will_admit=True, now_ns=1 + PROMISE_NS).branch is Branch.LIGHTER
+    assert placed(resolve(binding, will_admit=True, now_ns=2 + PROMISE_NS)) == ("a", Branch.SLOT)
 
 
 def test_ranks_that_never_came_are_forgotten_after_their_window():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.core.load import RATE_MEMORY_NS, LoadView, Queues
+from services.router.core.load import PROMISE_NS, RATE_MEMORY_NS, LoadView, Queues
 
 MS = 1_000_000
 
@@ -51,6 +51,40 @@ def test_a_reply_at_the_end_of_a_call_replaces_the_estimate():
     load.end(call, 2 * MS, Queues(rank_jobs=3, backlog_ns=9 * MS))
     assert load.queues("a", 2 * MS) == Queues(rank_jobs=3, backlog_ns=9 * MS)
     load.check()
+
+
+def test_a_promise_counts_until_it_is_forgotten():
+    load = LoadView()
+    load.promise("a", 5 * MS, 0)
+    load.promise("a", 2 * MS, 0)
+    assert load.load_ns("a", PROMISE_NS - 1) == load.pressure_ns("a", PROMISE_NS - 1) == 7 * MS
+    assert load.load_ns("a", PROMISE_NS) == load.pressure_ns("a", PROMISE_NS) == 0
+    load.check()
+
+
+def test_a_promise_that_was_forgotten_does_not_come_back_with_the_next():
+    load = LoadView()
+    load.promise("a", 5 * MS, 0)
+    load.promise("a", 2 * MS, PROMISE_NS)
+    assert load.load_ns("a", PROMISE_NS) == 2 * MS
+
+
+def test_a_promise_is_kept_by_the_pre_infer_and_not_by_a_rank():
+    load = LoadView()
+    load.promise("a", 5 * MS, 0)
+    rank = load.begin("a", 1 * MS, 0, is_rank=True)
+    assert load.load_ns("a", 0) == 6 * MS
+    load.end(rank, 0)
+    load.begin("a", 5 * MS, 0)
+    assert load.load_ns("a", 0) == 5 * MS, "it is in flight now, and counted once"
+    load.check()
+
+
+def test_a_reply_knows_better_than_a_promise():
+    load = LoadView()
+    load.promise("a", 5 * MS, 0)
+    load.report("a", Queues(backlog_ns=3 * MS), 0)
+    assert load.load_ns("a", 0) == 3 * MS
 
 
 def test_an_instance_that_came_back_starts_from_nothing():

@@ -8,7 +8,7 @@ import pytest
 
 from services.trigger.core.admission import Admission
 from services.trigger.core.effects import Admit, Decline, DeclineReason, EndReservation, PassBy
-from services.trigger.core.events import Arrived, Outcome, PreInferAnswered
+from services.trigger.core.events import Arrived, Outcome, PreInferAnswered, TicketsEnded
 
 MS = 1_000_000
 PSI_BYTES = 1_408_000
@@ -33,6 +33,17 @@ class Bench:
         effects = self.machine.handle(PreInferAnswered(ticket_id, outcome, production_ns), now_ns)
         self.machine.check()
         return effects
+
+    def end(self, *ticket_ids, now_ns=0):
+        effects = self.machine.handle(TicketsEnded(ticket_ids), now_ns)
+        self.machine.check()
+        return effects
+
+
+def refusal(effect):
+    """Why it was declined; None when it was admitted."""
+    assert isinstance(effect, Admit | Decline)
+    return effect.reason if isinstance(effect, Decline) else None
 
 
 @pytest.fixture
@@ -87,6 +98,90 @@ def test_window_end_ends_the_reservation_once(bench):
     assert bench.machine.expire(3_000 * MS) == []
     assert bench.machine.deadline_ns() is None
     assert bench.machine.open_bytes("r0", 7) == 0
+
+
+def test_a_ticket_that_ended_frees_its_bytes_before_its_window_does(bench):
+    room = dict(device_budget_bytes=2 * PSI_BYTES)
+    bench.arrive(**room)
+    assert bench.arrive(**room).reason is DeclineReason.FOOTPRINT
+    assert bench.end("t1", now_ns=1 * MS) == [EndReservation("t1", "r0", PSI_BYTES)]
+    assert bench.machine.open_bytes("r0", 7) == bench.machine.holdings.open_tickets == 0
+    assert isinstance(bench.arrive(1 * MS, **room), Admit)
+
+
+def test_a_ticket_ends_once_however_often_it_is_said(bench):
+    bench.arrive(), bench.arrive()
+    assert bench.end("t1", "t1") == [EndReservation("t1", "r0", PSI_BYTES)]
+    assert bench.end("t1") == []
+    assert bench.machine.open_bytes("r0", 7) == PSI_BYTES
+    assert bench.machine.expire(2_000 * MS) == [EndReservation("t2", "r0", PSI_BYTES)]
+
+
+def test_tickets_that_are_unknown_end_nothing(bench):
+    bench.arrive()
+    assert bench.end("nobody's", "") == bench.end() == []
+    bench.machine.expire(2_000 * MS)
+    assert bench.end("t1", now_ns=2_000 * MS) == [], "its window has closed"
+
+
+def test_what_is_told_of_one_instance_frees_nothing_of_another(bench):
+    bench.arrive(), bench.arrive(instance_id="r1"), bench.arrive(epoch=8)
+    assert bench.end("t2") == [EndReservation("t2", "r1", PSI_BYTES)]
+    assert [bench.machine.open_bytes(*boot) for boot in (("r0", 7), ("r1", 7), ("r0", 8))] == [PSI_BYTES, 0, PSI_BYTES]
+
+
+def test_windows_that_close_by_then_are_told_before_the_tickets_that_ended(bench):
+    bench.arrive(), bench.arrive(1 * MS)
+    assert [effect.ticket_id for effect in bench.end("t2", "t1", now_ns=2_000 * MS)] == ["t1", "t2"]
+
+
+def test_the_deadline_is_that_of_the_first_window_still_open(bench, values):
+    for window_ms in (1_000, 3_000, 2_000):
+        bench.arrive(demand=values.with_demand(window_ns=window_ms * MS))
+    assert bench.machine.deadline_ns() == 1_000 * MS
+    bench.end("t1")
+    assert bench.machine.deadline_ns() == 2_000 * MS
+    bench.end("t2")
+    assert bench.machine.deadline_ns() == 2_000 * MS, "the one that ended stands behind it"
+    bench.end("t3")
+    assert bench.machine.deadline_ns() is None
+
+
+def test_windows_that_close_together_pass_over_a_ticket_that_ended_among_them(bench):
+    for now_ms in range(4):
+        bench.arrive(now_ms * MS)
+    bench.end("t2", "t4", now_ns=3 * MS)
+    assert [effect.ticket_id for effect in bench.machine.expire(2_010 * MS)] == ["t1", "t3"]
+    assert bench.machine.deadline_ns() is None
+
+
+def test_window_ends_stay_bounded_however_many_tickets_end_early(values):
+    bench = Bench(values, tickets_max=4, unanswered_max=1_000, load_burst_ns=10**15)
+    bench.arrive(demand=values.with_demand(window_ns=1_000 * MS))  # Stays open, in front of all that end.
+    for _ in range(100):
+        effect = bench.arrive()
+        assert isinstance(effect, Admit)
+        bench.end(effect.ticket_id)
+    assert len(bench.machine._window_ends) <= 2 * 4
+    assert bench.machine.deadline_ns() == 1_000 * MS
+    assert bench.machine.expire(1_000 * MS) == [EndReservation("t1", "r0", PSI_BYTES)]
+
+
+def test_a_ticket_that_ended_gives_no_device_time_back(values):
+    bench = Bench(values, load_burst_ns=100 * MS)
+    for _ in range(3):
+        bench.arrive()
+    bench.end("t1", "t2", "t3")
+    assert bench.arrive().reason is DeclineReason.LOAD
+
+
+def test_an_answer_that_comes_after_the_end_makes_room_for_the_next_pre_infer(values):
+    bench = Bench(values, unanswered_max=1)
+    bench.arrive()
+    bench.end("t1")
+    assert bench.arrive().reason is DeclineReason.TABLE_FULL, "it is still on its way"
+    assert bench.answer("t1", Outcome.RESIDENT) == []
+    assert isinstance(bench.arrive(), Admit)
 
 
 def test_instances_have_bounds_of_their_own(bench):
@@ -190,6 +285,32 @@ def test_too_late_when_joining_would_not_beat_full_inference(bench, values):
 
 def test_late_pre_infer_is_admitted_when_joining_beats_full_inference(bench, values):
     assert isinstance(bench.arrive(demand=values.with_demand(time_to_rank_ns=10 * MS)), Admit)
+
+
+def test_late_pre_infer_is_admitted_when_waiting_for_it_still_holds_the_budget(values):
+    # At risk by the margin of error alone: full inference is expected to take 14.01 ms, at the quantile 15.4.
+    instance = dict(cost=replace(values.cost, relative_error=0.1))
+    # Not begun when the rank comes: 12.91 ms to wait for, and 1.2 on psi.
+    for budget_ns, reason in ((14_110_000, None), (14_109_999, DeclineReason.TOO_LATE)):
+        demand = values.with_demand(time_to_rank_ns=0, rank_budget_ns=budget_ns)
+        assert refusal(Bench(values).arrive(demand=demand, **instance)) is reason
+
+
+def test_a_backlog_counts_against_the_budget_that_a_late_pre_infer_has_to_hold(values):
+    demand = values.with_demand(time_to_rank_ns=15 * MS, rank_budget_ns=14_500_000)
+    cost = replace(values.cost, relative_error=0.1)
+    # Of 12.91 ms and what is queued, 15 pass until the rank, which takes 1.2 on psi.
+    for backlog_ns, reason in ((15_390_000, None), (15_390_001, DeclineReason.TOO_LATE)):
+        assert refusal(Bench(values).arrive(demand=demand, cost=cost, backlog_ns=backlog_ns)) is reason
+
+
+@pytest.mark.parametrize("relative_error", [0.0, 0.5, 2.0])
+def test_too_late_weighs_expected_times_without_the_margin_of_error(values, relative_error):
+    # Joining takes 14.11 ms from the start of the pre-infer, full inference 14.01.
+    cost = replace(values.cost, relative_error=relative_error)
+    for time_to_rank_ns, reason in ((100_000, DeclineReason.TOO_LATE), (100_001, None)):
+        demand = values.with_demand(time_to_rank_ns=time_to_rank_ns)
+        assert refusal(Bench(values).arrive(demand=demand, cost=cost)) is reason
 
 
 def test_backlog_can_make_a_pre_infer_too_late(bench):
