@@ -90,7 +90,7 @@ class LaneServer(LaneServiceServicer):
         self.is_draining = True
         loop = asyncio.get_running_loop()
         for listening in self._listener.sockets if self._listener is not None else ():
-            # Accept no more. Closing at once would leak what was just accepted: asyncio attaches it to the listener later.
+            # Accept no more. Closing at once would leak what was just accepted, which asyncio attaches to it later.
             loop.remove_reader(listening.fileno())
         for lane in tuple(self._lanes):
             lane.drain()
