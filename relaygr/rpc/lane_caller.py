@@ -70,7 +70,9 @@ class Lanes:
         self._host = host
         self._clock_s = clock_s
         self._lane: _Lane | None = None
-        self._leaving: set[_Lane] = set()
+        self._lanes: set[_Lane] = set()
+        """Connected ones: the open one, and those that end."""
+        self._is_told = False
         self._opening: asyncio.Task[None] | None = None
         self._not_before_s = 0.0
 
@@ -91,7 +93,7 @@ class Lanes:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        for lane in tuple(self._leaving):
+        for lane in tuple(self._lanes):
             lane.abort()
         for _ in range(CLOSE_TURNS):
             # In one of these the transports hear that they are closed.
@@ -106,19 +108,26 @@ class Lanes:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 retires_s = self._clock_s() + AGE_MAX_S
                 _, lane = await loop.create_connection(
-                    lambda: _Lane(retires_s=retires_s, ended=self._leaving.discard), self._host, where.port
+                    lambda: _Lane(retires_s=retires_s, begun=self._lanes.add, ended=self._lanes.discard),
+                    self._host,
+                    where.port,
                 )
-            self._leaving.add(lane)
             await lane.greet(where.token, OPEN_TIMEOUT_S)
             self._lane, retry_s = lane, 0.0
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 retry_s = RETRY_REFUSED_S
         except (OSError, TimeoutError) as error:
-            _log.info("no lane to %s, calls go by themselves: %s", self._host, error or "no answer")
+            self._tell(error)
         finally:
             self._opening = None
             self._not_before_s = max(self._not_before_s, self._clock_s() + retry_s)
+
+    def _tell(self, error: Exception) -> None:
+        """Say it once; where a port is not reachable, that is how it stays."""
+        if not self._is_told:
+            self._is_told = True
+            _log.info("no lane to %s, calls go by gRPC alone: %s", self._host, error or "no answer")
 
 
 class LaneMethod:
@@ -191,9 +200,9 @@ class LaneUnaryCall:
 class _Lane(Framed):
     """One connection and the calls that it carries."""
 
-    def __init__(self, *, retires_s: float, ended: Callable[[_Lane], None]) -> None:
+    def __init__(self, *, retires_s: float, begun: Callable[[_Lane], None], ended: Callable[[_Lane], None]) -> None:
         super().__init__(FRAME_BYTES_MAX)
-        self._ended = ended
+        self._begun, self._ended = begun, ended
         self._loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._replies: dict[int, asyncio.Future[ServerFrame]] = {}
@@ -207,6 +216,11 @@ class _Lane(Framed):
     def calls(self) -> int:
         """On their way."""
         return len(self._replies)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's."""
+        super().connection_made(transport)
+        self._begun(self)
 
     async def greet(self, token: bytes, timeout_s: float) -> None:
         """Open the lane.

@@ -13,6 +13,7 @@ import asyncio
 import hmac
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,12 @@ class LaneServer(LaneServiceServicer):
             OSError: the address cannot be bound.
         """
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _ServedLane(self), host, port)
+        if host == "::" and socket.has_dualstack_ipv6():
+            # As gRPC does: one port for both families.
+            both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+            self._listener = await loop.create_server(lambda: _ServedLane(self), sock=both)
+        else:
+            self._listener = await loop.create_server(lambda: _ServedLane(self), host, port)
         self._port = int(self._listener.sockets[0].getsockname()[1])
         return self._port
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
+from relaygr.rpc import traced_channel
 from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.lane_caller import Lanes
 from relaygr.rpc.lane_context import LaneContext
 from relaygr.rpc.lane_wire import LENGTH_BYTES
 from relaygr.v1 import ranker_pb2, ranker_pb2_grpc
@@ -88,6 +91,25 @@ async def settled(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110  (the state is a counter, not an event)
             await asyncio.sleep(0.001)
+
+
+async def turns() -> None:
+    """Let everybody do what can be done at once."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def connections(world: World) -> set[Any]:
+    """Of the one server, those over which lanes come."""
+    return world.servers[0]._lanes._lanes
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds, by which channels made from now on open and replace their lanes."""
+    now_s = [0.0]
+    monkeypatch.setattr(traced_channel, "Lanes", partial(Lanes, clock_s=lambda: now_s[0]))
+    return now_s
 
 
 @pytest.fixture

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
 from relaygr.errors import Unreachable
-from relaygr.rpc import lane_server, traced_channel
+from relaygr.rpc import lane_server
 from relaygr.rpc.channel import ChannelPool
-from relaygr.rpc.lane_caller import AGE_MAX_S, Lanes
+from relaygr.rpc.lane_caller import AGE_MAX_S
 from relaygr.rpc.lane_server import FRAME_BYTES_MAX, LaneServer
 from relaygr.rpc.lane_wire import LENGTH_BYTES
 from relaygr.rpc.status import error_of
@@ -23,37 +22,26 @@ from tests.contract.lane_world import (
     ASK,
     ASK_ALONE,
     PROBE,
-    Bare,
     Holding,
     asking,
     bare,
     carried,
+    clock,
+    connections,
     greeting,
     on_wire,
     over_a_lane,
     probed,
     ranker_of,
     settled,
+    turns,
     unasked,
     watched,
     where,
 )
 from tests.contract.rpc_world import World, call_failing, world
 
-__all__ = ["world"]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds, by which channels made from now on replace their lanes."""
-    now_s = [0.0]
-    monkeypatch.setattr(traced_channel, "Lanes", partial(Lanes, clock_s=lambda: now_s[0]))
-    return now_s
-
-
-def connections(world: World) -> set[Any]:
-    """Of the one server, those over which lanes come."""
-    return world.servers[0]._lanes._lanes
+__all__ = ["clock", "world"]
 
 
 # Servers that stop
@@ -113,23 +101,46 @@ async def test_calls_that_outlast_the_grace_fail_and_are_cancelled(world: World)
     await asyncio.wait_for(held.cancelled.wait(), 5)
 
 
+async def test_a_call_that_crosses_the_word_of_the_stop_is_answered(world: World) -> None:
+    there = await where(await world.ranker(watched(unasked)))
+    async with bare(there.port) as caller:
+        caller.say(greeting(there.token))
+        assert await caller.heard() == ServerFrame()
+        stopping = asyncio.create_task(world.servers[0].stop(30))
+        assert (await caller.heard()).is_draining
+        await turns()
+        caller.say(asking(1, PROBE))
+        while (reply := await caller.heard()).is_draining:
+            pass
+        assert (reply.call_id, reply.code) == (1, 0)
+    await asyncio.wait_for(stopping, 5)
+
+
 async def test_a_lane_that_is_greeted_by_a_stopping_server_takes_no_calls(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[LaneServer] = []
 
-    async def open_last(self: LaneServer, request: Any, context: Any) -> Any:
-        response = await real(self, request, context)
+    def opened_last(self: LaneServer, lane: Any) -> bool:
+        is_welcome = real(self, lane)
         self.is_draining = True
         opened.append(self)
-        return response
+        return is_welcome
 
-    real = LaneServer.Open
-    monkeypatch.setattr(LaneServer, "Open", open_last)
+    real = LaneServer.opened
+    monkeypatch.setattr(LaneServer, "opened", opened_last)
     stub = world.to_ranker(await world.ranker(watched(unasked)))
     ways = {await probed(stub) for _ in range(50)}
     assert opened and ways == {""}
     await settled(lambda: not connections(world))
+
+
+async def test_a_stopping_server_turns_new_lanes_away(world: World) -> None:
+    there = await where(await world.ranker(watched(unasked)))
+    world.servers[0]._lanes.is_draining = True
+    async with bare(there.port) as late:
+        late.say(greeting(there.token), asking(1, PROBE))
+        assert not await late.heard_to_the_end()
 
 
 # Connections that break, channels that are closed
@@ -240,41 +251,6 @@ async def test_a_call_that_expires_while_others_are_answered_retires_nothing(wor
     with pytest.raises(grpc.aio.AioRpcError):
         await call
     assert await probed(stub) == lane == held.contexts[0].peer()
-
-
-# Bounds
-
-
-async def test_calls_beyond_the_bound_are_refused_until_one_ends(world: World) -> None:
-    held = Holding()
-    stub = await over_a_lane(world, held, concurrent_rpcs_max=3)
-    calls = [stub.Rank(ASK, timeout=20) for _ in range(3)]
-    failed = await call_failing(stub.Rank, ASK)
-    assert failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    held.release.set()
-    assert [(await call).instance_id for call in calls] == ["u"] * 3
-    assert await probed(stub)
-
-
-async def test_lanes_beyond_the_bound_are_closed_until_one_ends() -> None:
-    lanes = LaneServer(calls_max=1, lanes_max=1)
-    port = await lanes.start("127.0.0.1", 0)
-
-    async def greeted(caller: Bare) -> bool:
-        caller.say(greeting(lanes.token))
-        try:
-            return await caller.heard() == ServerFrame()
-        except (asyncio.IncompleteReadError, ConnectionResetError):
-            return False
-
-    async with bare(port) as first:
-        assert await greeted(first)
-        async with bare(port) as second:
-            assert not await greeted(second)
-    await settled(lambda: not lanes._lanes)
-    async with bare(port) as third:
-        assert await greeted(third)
-    await lanes.stop(0)
 
 
 # Strangers
