@@ -41,6 +41,8 @@ REPLY_BYTES_MAX = 8 * 1024 * 1024
 """As channels' limit."""
 FRAME_BYTES_MAX = REPLY_BYTES_MAX + 64 * 1024
 """A reply, and what a frame says beside it."""
+METADATA_CHARACTERS_MAX = 8 * 1024
+"""More is left to gRPC, which refuses it for its call alone."""
 CALLS_MAX = 1024
 """On their way over one lane; further ones are calls of gRPC."""
 OPEN_TIMEOUT_S = 1.0
@@ -154,7 +156,7 @@ class LaneMethod:
     ) -> LaneUnaryCall | grpc.aio.UnaryUnaryCall:
         """Begin a call; the arguments are those of grpc.aio's."""
         lane = None if named else self._lanes.ready()
-        if lane is not None and _is_text(metadata):
+        if lane is not None and _fits(metadata):
             raw = self._serialize(request)
             if len(raw) <= REQUEST_BYTES_MAX:
                 return lane.call(self._path, raw, timeout, metadata, self._parse)
@@ -311,8 +313,11 @@ class _Lane(Framed):
             self.retire()
 
 
-def _is_text(metadata: Any) -> bool:
-    return all(isinstance(value, str) for _, value in metadata or ())
+def _fits(metadata: Any) -> bool:
+    """Text, and no longer than HTTP/2 would carry."""
+    if not all(isinstance(value, str) for _, value in metadata or ()):
+        return False
+    return sum(len(key) + len(value) for key, value in metadata or ()) <= METADATA_CHARACTERS_MAX
 
 
 def _error(code: grpc.StatusCode, details: str, trailing: Any = ()) -> grpc.aio.AioRpcError:

@@ -86,6 +86,7 @@ class RpcServer:
 
         Raises:
             RuntimeError: the address cannot be bound.
+            OSError: the lanes' port cannot be bound.
         """
         reflection.enable_server_reflection((*self._served, reflection.SERVICE_NAME), self._server)
         await self.set_serving(serving)

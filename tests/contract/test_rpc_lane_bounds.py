@@ -170,3 +170,14 @@ async def test_another_process_at_the_port_is_not_mistaken_for_the_server(
     stub = world.to_ranker(await world.ranker(watched(unasked)))
     assert {await probed(stub) for _ in range(50)} == {""}
     await settled(lambda: not connections(world))
+
+
+async def test_metadata_beyond_what_http2_carries_is_left_to_grpc(world: World) -> None:
+    stub = await over_a_lane(world)
+    failed = []
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Rank(ASK, timeout=5, metadata=(("relaygr-long", "x" * 100_000),))
+        failed.append(caught.value.code())
+    assert failed == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert await probed(stub)
