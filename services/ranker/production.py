@@ -75,6 +75,7 @@ class _Run:
     chunks: list[Chunk] = field(default_factory=list)
     """Complete ones; grows on the device's thread."""
     told_unix_ns: int = 0
+    told_tokens: int = 0
 
     def has_news(self, chunk: Chunk) -> bool:
         """Note a chunk; true when the machine should hear of it now. Of the last it hears with the end."""
@@ -82,8 +83,14 @@ class _Run:
         is_last = chunk.tokens >= self.effect.to_tokens
         if is_last or chunk.ended_unix_ns - max(self.told_unix_ns, self.chunks[0].begun_unix_ns) < TELL_NS:
             return False
-        self.told_unix_ns = chunk.ended_unix_ns
+        self.told_unix_ns, self.told_tokens = chunk.ended_unix_ns, chunk.tokens
         return True
+
+    @property
+    def untold_tokens(self) -> int:
+        """How far complete chunks reach that the machine has not heard of, short of the whole; 0 when it has of all."""
+        reached = self.chunks[-1].tokens if self.chunks else 0
+        return reached if self.told_tokens < reached < self.effect.to_tokens else 0
 
 
 class Productions:
@@ -302,6 +309,9 @@ class Productions:
             self._metrics.produced("compute", outcome.queued_ns + outcome.compute_ns)
             self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))
             return
+        if run.untold_tokens:
+            # What was computed before it was ended is psi all the same.
+            self._feed(ev.ChunkEnded(run.effect.job_id, run.untold_tokens))
         reason = f"{outcome.ending.value}: {outcome.value}" if outcome.value else outcome.ending.value
         run.span.set_attribute(names.ATTR_PRE_INFER_REASON, reason)
         run.span.end()
