@@ -90,7 +90,7 @@ compose-smoke: $(INSTALLED) generated ## build the image, bring up docker-compos
 	$(call pytest,compose,tests/system/test_compose_smoke.py -m docker --timeout 1800)
 
 ##@ Measure
-bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 25 minutes, ends with one JSON line
+bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load $(ARGS)
 
 bench-full: $(INSTALLED) generated ## the same for every mode, with sweeps; an hour

@@ -109,14 +109,20 @@ class Campaign:
         return row
 
     def search_rate(
-        self, deployment: Deployment, purpose: str, tokens: int, guess_hz: float, within_s: float
+        self,
+        deployment: Deployment,
+        purpose: str,
+        tokens: int,
+        guess_hz: float,
+        within_s: float,
+        probes_least: int = PROBES_LEAST,
     ) -> Estimate:
-        """The highest rate that holds at a length, as close as the time allows."""
+        """The highest rate that holds at a length, as close as the time allows; so many probes whatever it takes."""
         quantile = self._profile.slo.quantile
         guess_hz = max(guess_hz, RATE_LEAST_HZ)
         search = RateSearch(guess_hz, least=RATE_LEAST_HZ, most=RATE_MOST_HZ, quantile=quantile, tolerance=TOLERANCE)
         measure = lambda rate_hz: self.probe(deployment, purpose, tokens, rate_hz)  # noqa: E731
-        found = self._search(search, measure, lambda rate_hz: self._probe_s(rate_hz), within_s)
+        found = self._search(search, measure, lambda rate_hz: self._probe_s(rate_hz), within_s, probes_least)
         self._found(deployment, {"kind": "rate", "purpose": purpose, "at_tokens": tokens}, found)
         return found
 
@@ -127,7 +133,7 @@ class Campaign:
         quantile = self._profile.slo.quantile
         search = LengthSearch(guess_tokens, least=TOKENS_LEAST, most=most, quantile=quantile, tolerance=TOLERANCE)
         measure = lambda tokens: self.probe(deployment, "length", int(tokens), rate_hz)  # noqa: E731
-        found = self._search(search, measure, lambda _: self._probe_s(rate_hz), within_s)
+        found = self._search(search, measure, lambda _: self._probe_s(rate_hz), within_s, PROBES_LEAST)
         self._found(deployment, {"kind": "length", "purpose": "length", "at_rate_hz": rate_hz}, found)
         return found
 
@@ -161,11 +167,12 @@ class Campaign:
         measure: Callable[[float], Row],
         takes_s: Callable[[float], float],
         within_s: float,
+        probes_least: int,
     ) -> Estimate:
         begun_s, probes = time.monotonic(), 0
         while (position := search.next()) is not None:
             is_out_of_time = time.monotonic() - begun_s + takes_s(position) > within_s
-            if is_out_of_time and probes >= PROBES_LEAST:
+            if is_out_of_time and probes >= probes_least:
                 break
             verdict = verdict_of(measure(position))
             search.observe(position, verdict)

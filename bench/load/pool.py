@@ -92,6 +92,8 @@ def pools(probes: Iterable[Probe]) -> list[Pool]:
     return [Pool(*key, probes) for key, probes in found.items()]
 
 
+SAFE = "safe"
+"""Histories that are ranked in full well within the limit: whoever pre-infers those, wastes it."""
 SEARCHED = ("search_l0", "search_l1", "length", "sweep")
 """Purposes with the profile's own traffic; the others change it, so that their counts are not mixed with these."""
 
@@ -99,6 +101,11 @@ SEARCHED = ("search_l0", "search_l1", "length", "sweep")
 def plain_pools(run: Run) -> list[Pool]:
     """Of the profile's own traffic."""
     return pools(probe for probe in run.get("probes", []) if probe.get("purpose") in SEARCHED)
+
+
+def compared_pools(run: Run) -> list[Pool]:
+    """Plain ones, and those of short histories: their traffic is the profile's too."""
+    return pools(probe for probe in run.get("probes", []) if probe.get("purpose") in (*SEARCHED, SAFE))
 
 
 def searched_lengths(run: Run) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.load.estimate import DISPERSION_PRIOR, wilson_interval
-from bench.load.pool import Pool, plain_pools
+from bench.load.pool import Pool, compared_pools
 from bench.load.schema import ABLATIONS, FULL, LENGTH, RATE, RELAY_DRAM, Run
 from bench.load.summary import Interval, ceiling, found, ratio, summary
 
@@ -99,7 +99,7 @@ def _by_search(run: Run) -> Iterator[Comparison]:
 
 
 def _by_late_share(run: Run) -> Iterator[Comparison]:
-    pools = plain_pools(run)
+    pools = compared_pools(run)
     references = {(pool.tokens, pool.rate_hz): pool for pool in pools if pool.mode == RELAY_DRAM}
     for pool in pools:
         reference = references.get((pool.tokens, pool.rate_hz))

@@ -292,4 +292,5 @@ def _residency(make: Callable[..., Residency], config: RankerConfig, arena: torc
         spills_max=config.spills_max,
         tombstone_ns=int(config.tombstone_s * 1e9),
         cost=cost,
+        rest_tokens=config.rest_tokens,
     )

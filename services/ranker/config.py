@@ -58,6 +58,8 @@ class RankerConfig:
     """Hard bound of the K/V arena, bytes."""
     chunk_tokens: int = 256
     """Tokens of one pre-infer chunk; a psi's length advances by whole chunks."""
+    rest_tokens: int = 32
+    """Psi that misses fewer tokens than this of a history is used as it is, and a rank infers the rest; 0: never."""
     pre_infer_share: float = 0.5
     """Share of device time that admissions may plan for pre-infers, in (0, 1]."""
     tickets_max: int = 4096
@@ -85,6 +87,7 @@ class RankerConfig:
         """Refuse impossible combinations at the start."""
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
+        assert self.rest_tokens >= 0, "rest_tokens must not be negative"
         assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"
         assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"
         assert re.fullmatch(r"cpu|(cuda|npu)(:\d{1,3})?", self.device), "device must be cpu, cuda, npu or like cuda:1"

@@ -48,7 +48,7 @@ async def test_without_a_ticket_ranking_runs_in_full(world: World) -> None:
 
 
 async def test_a_returning_user_costs_an_append(world: World) -> None:
-    earlier, later = history(4, 400), history(4, 430)
+    earlier, later = history(4, 400), history(4, 440)
     first = world.ticket(earlier)
     whole = await world.pre_infer(earlier, first)
     await world.until_idle()
@@ -58,12 +58,27 @@ async def test_a_returning_user_costs_an_append(world: World) -> None:
     await world.until_idle()
     request = world.rank_request(later, ticket=second)
     response = await world.rank(request)
-    assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_DEVICE, 431)
+    assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_DEVICE, 441)
     assert 0 < appended.production_ns < whole.production_ns
     assert (await world.pre_infer(later, world.ticket(later))).production_ns == 0
     assert await world.difference(request, response) <= 1e-5
     produced = [s for s in world.spans.get_finished_spans() if s.name == "relaygr.pre_infer.produce"]
     assert [s.attributes["relaygr.pre_infer.from_tokens"] for s in produced] == [0, 401]
+
+
+async def test_the_few_tokens_that_psi_misses_are_left_to_the_rank(world: World) -> None:
+    earlier, later = history(6, 400), history(6, 420)
+    first = world.ticket(earlier)
+    await world.pre_infer(earlier, first)
+    await world.until_idle()
+    await world.rank(world.rank_request(earlier, ticket=first))
+    second = world.ticket(later)
+    assert (await world.pre_infer(later, second)).production_ns == 0
+    request = world.rank_request(later, ticket=second)
+    response = await world.rank(request)
+    assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_DEVICE, 401)
+    assert await world.difference(request, response) <= 1e-5
+    assert jobs_by_class(world) == {"PRE_INFER": 1, "RANK": 2}
 
 
 def jobs_by_class(world: World) -> dict[str, int]:

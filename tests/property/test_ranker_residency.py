@@ -40,9 +40,10 @@ class Relays(RuleBasedStateMachine):
         tickets_max=st.integers(2, 6),
         ranks_max=st.integers(3, 8),
         spills_max=st.integers(1, 2),
+        rest_tokens=st.sampled_from((0, 2, 80)),
         is_attached=st.booleans(),
     )
-    def begin(self, pages_total, entries_max, tickets_max, ranks_max, spills_max, is_attached):
+    def begin(self, pages_total, entries_max, tickets_max, ranks_max, spills_max, rest_tokens, is_attached):
         self.world = World(
             residency(
                 pages_total=pages_total,
@@ -51,7 +52,9 @@ class Relays(RuleBasedStateMachine):
                 ranks_max=ranks_max,
                 spills_max=spills_max,
                 tombstone_ns=10_000,
-            )
+                rest_tokens=rest_tokens,
+            ),
+            rest_tokens,
         )
         if is_attached:
             self.world.attach_dram(True)

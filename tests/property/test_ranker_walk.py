@@ -37,6 +37,7 @@ class Walker:
     def __init__(self, seed: int):
         self.chance = random.Random(seed)
         chance = self.chance
+        rest_tokens = chance.choice((0, 2, 80))
         self.world = World(
             residency(
                 pages_total=chance.randint(4, 12),
@@ -45,7 +46,9 @@ class Walker:
                 ranks_max=12,
                 spills_max=chance.randint(1, 2),
                 tombstone_ns=1_000,
-            )
+                rest_tokens=rest_tokens,
+            ),
+            rest_tokens,
         )
         self.tickets = 0
         self.is_attached = chance.random() < 0.8

@@ -1,5 +1,7 @@
 """Whether a pre-infer is accepted, and how. Its pages are reserved before anything is computed.
 
+Psi that misses fewer than `rest_tokens` of a history is taken as it is, see decision 13.
+
 Source: design, section 3 (ranker), invariant I1.
 """
 
@@ -34,8 +36,8 @@ class Asking:
             self._decline(event, placed)
             return None
         entry, how, begins_tokens = placed
-        asked = event.chain.token_count
-        ticket = Ticket(event.ticket_id, entry.entry_id, event.chain, event.window_end_ns, asked)
+        need = min(event.chain.token_count, entry.promised_tokens)
+        ticket = Ticket(event.ticket_id, entry.entry_id, event.chain, event.window_end_ns, need)
         ticket.is_reloaded = how != Acceptance.RESIDENT and entry.state in HAS_JOB and entry.is_reloaded
         self._books.tickets.add(ticket)
         self._books.alarms.set((AlarmKind.WINDOW, event.ticket_id), event.window_end_ns)
@@ -88,6 +90,9 @@ class Asking:
         if asked <= entry.promised_tokens:
             entry.goal_tokens = max(entry.goal_tokens, asked)
             return Acceptance.JOINED
+        if entry.promised_tokens and asked - entry.promised_tokens < self._books.rest_tokens:
+            self._books.counters.add("appends_put_off")
+            return Acceptance.JOINED if entry.is_pending else Acceptance.RESIDENT
         if not self._holding.reserve(entry, asked):
             return DeclineReason.FOOTPRINT
         if asked >= entry.reach_tokens:

@@ -65,6 +65,8 @@ class Books:
     spills_max: int
     tombstones_max: int
     tombstone_ns: int
+    rest_tokens: int
+    """Psi that misses fewer of a history is used as it is; 0: never."""
     alarms: Alarms = field(default_factory=Alarms)
     counters: Counters = field(default_factory=Counters)
     ranks: dict[int, Rank] = field(default_factory=dict)

@@ -24,6 +24,7 @@ _PLAIN_COUNTERS = (
     "reloads_failed",
     "productions_failed",
     "productions_cancelled",
+    "appends_put_off",
     "tickets_consumed",
     "tickets_released",
     "tickets_forgotten",

@@ -46,6 +46,9 @@ class Production:
             self._books.entries.end_job(entry)
         elif self._is_usable(entry, event):
             self._books.counters.add("lookup_hits")
+            if 0 < entry.goal_tokens - event.tokens < self._books.rest_tokens:
+                self._books.counters.add("appends_put_off")
+                self._settle_for(entry, event.tokens)
             entry.target_tokens = event.tokens
             entry.move(PsiState.RELOADING, Cause.LOOKUP_ENDED)
             pages = tuple(entry.page_ids[: pages_of(event.tokens)])
@@ -101,7 +104,8 @@ class Production:
             case PsiState.PRODUCING:
                 self._books.counters.add("productions_failed")
                 if entry.goal_tokens <= target:
-                    self._give_up(entry)
+                    # Nobody waits for more than is complete; a later history may go on in another way.
+                    self._settle_for(entry, entry.tokens)
             case _:
                 pass
         return entry
@@ -174,7 +178,8 @@ class Production:
     def _come_to_rest(self, entry: Entry, cause: Cause) -> None:
         """Stay when complete or held. What a cancelled or failed job left behind, and nobody holds, ends."""
         self._holding.trim(entry)
-        was_reached = bool(entry.tokens) and entry.tokens >= entry.chain.token_count
+        missing = entry.chain.token_count - entry.tokens
+        was_reached = bool(entry.tokens) and missing < max(1, self._books.rest_tokens)
         if was_reached or entry.tickets or entry.leases:
             entry.move(PsiState.RESIDENT, cause)
         else:
@@ -202,12 +207,12 @@ class Production:
             return None
         return entry
 
-    def _give_up(self, entry: Entry) -> None:
-        """Nobody waits for more than is complete; a later history may go on from here in another way."""
-        entry.goal_tokens = entry.tokens
+    def _settle_for(self, entry: Entry, tokens: int) -> None:
+        """No more than these is aimed at."""
+        entry.goal_tokens = tokens
         for ticket_id in entry.tickets:
             ticket = self._books.tickets.open[ticket_id]
-            ticket.need_tokens = min(ticket.need_tokens, entry.tokens)
+            ticket.need_tokens = min(ticket.need_tokens, tokens)
 
     def _source_of(self, entry: Entry) -> Chain:
         """A history that reaches the goal, of an open ticket while there is one."""

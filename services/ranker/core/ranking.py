@@ -106,7 +106,7 @@ class Ranking:
     def _wait_until_ns(self, rank: Rank, entry: Entry, now_ns: int) -> int | None:
         """Until when to wait; None when there is nothing to wait for or it would be too late."""
         aim = min(rank.need_tokens, entry.promised_tokens)
-        if entry.tokens >= aim:
+        if entry.tokens and self._is_enough(aim - entry.tokens):
             return None
         ranked_on_psi_ns = self._rank_ns(rank, aim)
         overtake_by_ns = rank.deadline_ns - self._rank_ns(rank, entry.tokens)
@@ -117,6 +117,10 @@ class Ranking:
         # be in time, and when no chunk is complete, since progress inside the first chunk is not seen here.
         last_ns = rank.deadline_ns - ranked_on_psi_ns
         return last_ns if last_ns > now_ns and (is_in_time or not entry.tokens) else None
+
+    def _is_enough(self, missing: int) -> bool:
+        """True when psi need not grow for a rank that misses so many tokens of it."""
+        return missing < max(1, self._books.rest_tokens)
 
     def _remaining_ns(self, entry: Entry, aim: int) -> int:
         """Until the entry covers `aim` tokens. A lookup is taken to find everything: its answer revises this."""
@@ -152,17 +156,18 @@ class Ranking:
             self._answer_full(rank, self._reason_unusable(rank, entry))
 
     def _answer_on_psi(self, rank: Rank, entry: Entry, tokens: int, now_ns: int) -> None:
-        is_whole = tokens == rank.chain.token_count
-        is_joined = rank.state == RankState.WAITING or (entry.is_pending and not is_whole)
+        missing = rank.chain.token_count - tokens
+        is_enough = self._is_enough(missing)
+        is_joined = rank.state == RankState.WAITING or (entry.is_pending and not is_enough)
         tier = Tier.JOINED if is_joined else self._tier_of(rank)
         joined_ns = now_ns - rank.asked_ns if rank.state == RankState.WAITING else 0
         self._leave(rank)
         rank.state, rank.entry_id = RankState.LEASED, entry.entry_id
         entry.leases[rank.rank_id] = tokens
         self._books.counters.add(f"rank_{tier.value.lower()}")
-        if not is_whole:
+        if missing:
             self._books.counters.add("rank_partial")
-        if is_joined and not is_whole:
+        if is_joined and entry.is_pending and not is_enough:
             self._books.counters.add("rank_overtook")
         self._count_answer(rank, is_hit=True)
         pages = tuple(entry.page_ids[: pages_of(tokens)])

@@ -64,6 +64,7 @@ class Residency:
         spills_max: int,
         tombstone_ns: int,
         cost: CostModel,
+        rest_tokens: int = 0,
         policy: EvictionPolicy | None = None,
     ):
         assert min(tickets_max, entries_max, ranks_max, spills_max, tombstone_ns) > 0
@@ -77,6 +78,7 @@ class Residency:
             spills_max=spills_max,
             tombstones_max=4 * entries_max,
             tombstone_ns=tombstone_ns,
+            rest_tokens=rest_tokens,
         )
         self._holding = Holding(self._books)
         self._asking = Asking(self._books, self._holding)

@@ -54,6 +54,7 @@ def residency(
     ranks_max: int = 8,
     spills_max: int = 1,
     tombstone_ns: int = 1_000_000,
+    rest_tokens: int = 0,
     cost: CostModel = COST,
 ) -> Residency:
     return Residency(
@@ -64,4 +65,5 @@ def residency(
         spills_max=spills_max,
         tombstone_ns=tombstone_ns,
         cost=cost,
+        rest_tokens=rest_tokens,
     )
