@@ -77,8 +77,8 @@ async def test_the_few_tokens_that_psi_misses_are_left_to_the_rank(world: World)
     request = world.rank_request(later, ticket=second)
     response = await world.rank(request)
     assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_DEVICE, 401)
-    assert await world.difference(request, response) <= 1e-5
     assert jobs_by_class(world) == {"PRE_INFER": 1, "RANK": 2}
+    assert await world.difference(request, response) <= 1e-5
 
 
 def jobs_by_class(world: World) -> dict[str, int]:
