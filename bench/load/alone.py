@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from relaygr.telemetry import Telemetry
 L0_SHARE, L1_SHARE = 0.5, 0.7
 GRID_SHARES = (0.3, 0.45, 0.65)
 """Lengths tried, as shares of the budget by the instance's own prediction; the answer is read off between them."""
-REQUESTS = 24
+ROUNDS, REQUESTS, REST_S = 8, 6, 2.0
+"""Every length in every round: a machine's speed wanders within seconds, and what follows takes minutes."""
 STEP_TOKENS = 8
 
 
@@ -37,16 +37,30 @@ async def _measure(target: Target, lengths: Sequence[int], candidates: int) -> l
     telemetry = Telemetry.setup("relaygr-load", "alone", None, b"relaygr-load-generator")
     caller = DirectCaller(target, telemetry)
     try:
-        return [(tokens, await _median_ms(caller, tokens, candidates)) for tokens in lengths]
+        # The first round opens connections and pages.
+        await _round(caller, lengths, candidates)
+        times_ms: dict[int, list[float]] = {tokens: [] for tokens in lengths}
+        for _ in range(ROUNDS):
+            await asyncio.sleep(REST_S)
+            for tokens, took_ms in (await _round(caller, lengths, candidates)).items():
+                times_ms[tokens] += took_ms
+        return [(tokens, round(float(np.median(times_ms[tokens])), 3)) for tokens in lengths]
     finally:
         await caller.close()
         telemetry.shutdown()
 
 
-async def _median_ms(caller: DirectCaller, tokens: int, candidates: int) -> float:
+async def _round(caller: DirectCaller, lengths: Sequence[int], candidates: int) -> dict[int, list[float]]:
+    """Milliseconds of some requests at each length."""
+    return {
+        tokens: [await _asked_ms(caller, tokens, candidates, user) for user in range(REQUESTS)] for tokens in lengths
+    }
+
+
+async def _asked_ms(caller: DirectCaller, tokens: int, candidates: int, user: int) -> float:
     request = PlannedRequest(
-        index=0,
-        user=0,
+        index=user,
+        user=user,
         arrives_ns=0,
         retrieval_ns=0,
         pre_processing_ns=0,
@@ -56,10 +70,6 @@ async def _median_ms(caller: DirectCaller, tokens: int, candidates: int) -> floa
         visit=0,
         is_counted=True,
     )
-    times_ms = []
-    for number in range(REQUESTS):
-        outcome = await caller.ask(replace(request, index=number, user=number), no_wait)
-        assert not outcome.error, outcome.error
-        times_ms.append(outcome.call_ns / 1e6)
-    # The first ones open connections and pages.
-    return round(float(np.median(times_ms[REQUESTS // 4 :])), 3)
+    outcome = await caller.ask(request, no_wait)
+    assert not outcome.error, outcome.error
+    return outcome.call_ns / 1e6

@@ -28,6 +28,8 @@ START_S = 6.0
 """Of a probe, beside its trace."""
 TOO_NOISY_SHARE = 0.5
 """Of the probes disturbed, from which the run as a whole is called too noisy."""
+PATIENCE = 1.6
+"""Of its time, how much a search has that knows of nothing that holds yet: what it says then is worth little."""
 PROBES_LEAST = 2
 """Of a search, whatever time it has."""
 TOLERANCE = 0.1
@@ -171,7 +173,8 @@ class Campaign:
     ) -> Estimate:
         begun_s, probes = time.monotonic(), 0
         while (position := search.next()) is not None:
-            is_out_of_time = time.monotonic() - begun_s + takes_s(position) > within_s
+            patience = 1.0 if search.result().value is not None else PATIENCE
+            is_out_of_time = time.monotonic() - begun_s + takes_s(position) > patience * within_s
             if is_out_of_time and probes >= probes_least:
                 break
             verdict = verdict_of(measure(position))

@@ -50,10 +50,10 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
         lengths = find_lengths(campaign, full, profile)
         cost = full.costs()[0]
         guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l0])
-        at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=170)
+        at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=190)
         # Where one request takes most of the limit, only rates hold that take minutes to probe, if any does. So
         # the lowest comes first: when that is missed, nothing else need be asked.
-        campaign.search_rate(full, L1_SEARCH, lengths.l1, RATE_LEAST_HZ, within_s=330, probes_least=1)
+        campaign.search_rate(full, L1_SEARCH, lengths.l1, RATE_LEAST_HZ, within_s=300, probes_least=1)
         fixed_hz = fixed_rate_hz(at_l0)
         campaign.search_length(full, fixed_hz, _full_guess_tokens(profile, cost, fixed_hz), within_s=230)
     with campaign.mode(RELAY_DRAM) as relay:
