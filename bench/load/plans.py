@@ -50,7 +50,7 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
         lengths = find_lengths(campaign, full, profile)
         cost = full.costs()[0]
         guess_hz = _full_guess_hz(profile, lengths.full_ms[lengths.l0])
-        at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=190)
+        at_l0 = campaign.search_rate(full, L0_SEARCH, lengths.l0, guess_hz, within_s=230)
         # Where one request takes most of the limit, only rates hold that take minutes to probe, if any does. So
         # the lowest comes first: when that is missed, nothing else need be asked.
         campaign.search_rate(full, L1_SEARCH, lengths.l1, RATE_LEAST_HZ, within_s=300, probes_least=1)
@@ -146,8 +146,8 @@ def work_of(steps_ms: dict[str, float], return_share: float) -> float:
 
 
 def fixed_rate_hz(at_l0: Estimate) -> float:
-    """The length search's rate; the least rate when full inference held none at L0, or less than twice that."""
-    return round(max(RATE_LEAST_HZ, FIXED_SHARE * (at_l0.value or 0.0)), 2)
+    """The length search's rate, from what full inference held at L0, else from the least rate that it missed."""
+    return round(max(RATE_LEAST_HZ, FIXED_SHARE * (at_l0.value or at_l0.high or 0.0)), 2)
 
 
 def _relay_guess_hz(profile: Profile, lengths: Lengths, tokens: int) -> float:
