@@ -23,10 +23,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 REGISTRY = ROOT / "ops" / "telemetry.yaml"
 TARGET = ROOT / "relaygr" / "telemetry" / "names.py"
-SOURCES = ("relaygr", "services", "demo")
+SOURCES = ("relaygr", "services", "console", "demo")
 
 KINDS = {"attributes": "ATTR", "spans": "SPAN", "metrics": "METRIC"}
 REQUIRED = {"attributes": {"type"}, "spans": set(), "metrics": {"instrument", "unit"}}
+OPTIONAL: dict[str, set[str]] = {"attributes": set(), "spans": set(), "metrics": {"attributes", "zero", "must_be_zero"}}
 INSTRUMENTS = {"counter", "updowncounter", "histogram", "gauge"}
 TYPES = {"string", "int", "double", "boolean"}
 CONSTANT = re.compile(r"(ATTR|SPAN|METRIC)_[A-Z0-9_]+")
@@ -46,6 +47,21 @@ class Entry:
     def constant(self) -> str:
         """Name of the constant: relaygr.rank.tier -> ATTR_RANK_TIER."""
         return f"{KINDS[self.kind]}_{self.name.removeprefix('relaygr.').replace('.', '_').upper()}"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that a metric is recorded with."""
+        return tuple(self.fields.get("attributes", ()))
+
+    @property
+    def must_be_zero(self) -> tuple[str, ...]:
+        """Values of its one attribute whose points must stay zero."""
+        return tuple(self.fields.get("must_be_zero", ()))
+
+    @property
+    def may_be_zero(self) -> bool:
+        """True when a healthy cluster under load need not show anything else."""
+        return self.fields.get("zero") == "may"
 
 
 def entries_of(text: str) -> list[Entry]:
@@ -67,6 +83,7 @@ def entries_of(text: str) -> list[Entry]:
                     raise ValueError(f"{name}: {entry.constant} is declared by {seen[entry.constant]} already")
                 seen[entry.constant] = name
                 found.append(entry)
+    _check_attributes(found)
     return found
 
 
@@ -76,13 +93,26 @@ def _validate(entry: Entry) -> None:
     missing = (REQUIRED[entry.kind] | {"meaning"}) - entry.fields.keys()
     if missing:
         raise ValueError(f"{entry.name}: lacks {', '.join(sorted(missing))}")
-    unknown = entry.fields.keys() - REQUIRED[entry.kind] - {"meaning", "emitted_by"}
+    unknown = entry.fields.keys() - REQUIRED[entry.kind] - OPTIONAL[entry.kind] - {"meaning", "emitted_by"}
     if unknown:
         raise ValueError(f"{entry.name}: unknown {', '.join(sorted(unknown))}")
     if entry.kind == "metrics" and entry.fields["instrument"] not in INSTRUMENTS:
         raise ValueError(f"{entry.name}: instrument must be one of {', '.join(sorted(INSTRUMENTS))}")
     if entry.kind == "attributes" and entry.fields["type"] not in TYPES:
         raise ValueError(f"{entry.name}: type must be one of {', '.join(sorted(TYPES))}")
+
+
+def _check_attributes(entries: list[Entry]) -> None:
+    """Raise ValueError for a metric whose attributes are not declared, or whose zeros cannot be told apart."""
+    declared = {entry.name for entry in entries if entry.kind == "attributes"}
+    for entry in entries:
+        strangers = set(entry.attributes) - declared
+        if strangers:
+            raise ValueError(f"{entry.name}: attributes {', '.join(sorted(strangers))} are not declared")
+        if entry.must_be_zero and len(entry.attributes) != 1:
+            raise ValueError(f"{entry.name}: must_be_zero needs exactly one attribute")
+        if entry.fields.get("zero", "may") != "may":
+            raise ValueError(f"{entry.name}: zero must be may")
 
 
 def render(entries: list[Entry]) -> str:
@@ -105,7 +135,32 @@ def render(entries: list[Entry]) -> str:
             parts = (entry.fields["instrument"], entry.fields["unit"], entry.fields["meaning"])
             lines.append(f"    {entry.constant}: {parts!r},")
     lines += ["}", '"""Instrument, unit and meaning of each metric."""', ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_contract(entries)])
+
+
+def _contract(entries: list[Entry]) -> list[str]:
+    """What a running system is held to: attributes of metrics, who emits what, what is never or may be zero."""
+    metrics = [entry for entry in entries if entry.kind == "metrics"]
+    constants = {entry.name: entry.constant for entry in entries}
+    lines = ["ATTRIBUTES: Final[dict[str, frozenset[str]]] = {"]
+    for entry in metrics:
+        keys = ", ".join(constants[name] for name in entry.attributes)
+        lines.append(f"    {entry.constant}: frozenset(({keys}{',' if keys else ''})),")
+    lines += ["}", '"""Attributes that a metric is recorded with."""', ""]
+    lines.append("EMITTED_BY: Final[dict[str, tuple[str, ...]]] = {")
+    lines += [f"    {entry.constant}: {entry.emitted_by!r}," for entry in entries if entry.kind != "attributes"]
+    lines += ["}", '"""Services that emit each span and metric; each of them must."""', ""]
+    lines.append("MUST_BE_ZERO: Final[dict[str, tuple[str, ...]]] = {")
+    lines += [f"    {entry.constant}: {entry.must_be_zero!r}," for entry in metrics if entry.must_be_zero]
+    lines += [
+        "}",
+        '"""Values of a metric\'s one attribute whose points point at a bug whenever they are not zero."""',
+        "",
+    ]
+    listed = "".join(f"{entry.constant}, " for entry in metrics if entry.may_be_zero)
+    lines += [f"MAY_BE_ZERO: Final[frozenset[str]] = frozenset(({listed}))"]
+    lines += ['"""Metrics of which a healthy cluster under load need not show anything but zero."""', ""]
+    return lines
 
 
 def python_files() -> Iterator[Path]:

@@ -81,7 +81,7 @@ def deployed(
         device_budget_bytes=wanted.device_budget_mb * _MB,
         dram_budget_bytes=wanted.dram_budget_mb * _MB,
         rankers=wanted.rankers,
-        without=(*(() if has_traces else ("collector",)), *mode.without),
+        without=(*(() if has_traces else ("console",)), *mode.without),
         commands=mode.commands,
         extra=mode.extra,
         overrides={

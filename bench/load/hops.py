@@ -201,7 +201,7 @@ def _plan(folder: Path, given: argparse.Namespace) -> ClusterPlan:
         device_budget_bytes=given.device_mib << 20,
         dram_budget_bytes=256 << 20,
         overrides={"ranker": {"dtype": "bfloat16"}, "trigger": {"footprint_share": "0.9", "pre_infer_share": "0.9"}},
-        without=() if given.collector else ("collector",),
+        without=() if given.collector else ("console",),
     )
 
 

@@ -14,6 +14,7 @@ import grpc
 
 from relaygr.errors import DeadlineTooShort, Unreachable
 from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
 from relaygr.telemetry import Telemetry
 from relaygr.v1.common_pb2 import Ticket
@@ -33,21 +34,20 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
 
 class Calls:
-    """Channels to one trigger address and one router address."""
+    """Channels to triggers and routers; of several addresses one is called until it is lost."""
 
     def __init__(self, trigger: str, router: str, telemetry: Telemetry):
         self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
-        self._trigger = trigger
-        self._router = router
+        self._triggers = Peers(trigger)
+        self._routers = Peers(router)
         self._is_closed = False
 
     async def arrive(self, request: ArriveRequest, timeout_s: float) -> ArriveResponse:
         """Announce a request."""
-        stub = self._stub(TriggerServiceStub, self._trigger)
-        return await _called(stub.Arrive, request, timeout_s, self._trigger)
+        return await self._call(self._triggers, TriggerServiceStub, "Arrive", request, timeout_s)
 
     async def rank(self, request: RankRequest, timeout_s: float) -> RouterServiceRankResponse:
-        """Rank; once more when the router was lost on the way, since ranking changes nothing."""
+        """Rank; once more, with the next router if there is one, when it was lost: ranking changes nothing."""
         end_s = time.monotonic() + timeout_s
         message = RouterServiceRankRequest(rank=request)
         try:
@@ -71,8 +71,15 @@ class Calls:
         await self._pool.close()
 
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
-        stub = self._stub(RouterServiceStub, self._router)
-        return await _called(getattr(stub, method), request, timeout_s, self._router)
+        return await self._call(self._routers, RouterServiceStub, method, request, timeout_s)
+
+    async def _call(self, peers: Peers, kind: Callable[[Any], Any], method: str, request: Any, timeout_s: float) -> Any:
+        address = peers.current
+        try:
+            return await _called(getattr(self._stub(kind, address), method), request, timeout_s, address)
+        except Unreachable:
+            peers.lost(address)
+            raise
 
     def _stub(self, kind: Callable[[Any], Any], address: str) -> Any:
         if self._is_closed:

@@ -39,11 +39,11 @@ class Forgotten:
 
 
 class RelayClient:
-    """One trigger address, one router address; share one client in a process.
+    """Announces and ranks requests; share one client in a process.
 
     Args:
-        trigger: host:port.
-        router: host:port.
+        trigger: host:port, or several separated by commas: the next is called once one is lost.
+        router: host:port, or several likewise.
         tenant: whose users these are.
         telemetry: of the integrator; None draws trace ids and exports nothing.
         arrive_timeout_ms: longest wait for the trigger; after it the request goes on without a ticket.

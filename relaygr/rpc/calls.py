@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Span, Status, StatusCode
 
@@ -53,12 +54,12 @@ class Outcomes:
         self._attributes = attributes
         self._by_outcome: dict[tuple[grpc.StatusCode, bool], dict[str, Any]] = {}
 
-    def record(self, seconds: float, code: grpc.StatusCode, failed: bool) -> None:
-        """One call ended."""
+    def record(self, seconds: float, code: grpc.StatusCode, failed: bool, context: Context | None = None) -> None:
+        """One call ended; `context` holds its span, of which the duration becomes an exemplar. None: it is current."""
         found = self._by_outcome.get((code, failed))
         if found is None:
             found = self._by_outcome[code, failed] = {**self._attributes, **outcome_attributes(code, failed)}
-        self._duration.record(seconds, found)
+        self._duration.record(seconds, found, context)
 
 
 def mark(span: Span, code: grpc.StatusCode, failed: bool, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from relaygr.errors import Refused
+from relaygr.rpc.lane_counts import CALLER, LaneCounts
 from relaygr.rpc.traced_channel import TracedChannel
 from relaygr.telemetry import Telemetry
 
@@ -33,7 +34,9 @@ class ChannelPool:
         has_lanes: bool = True,
     ) -> None:
         self._telemetry = telemetry
-        self._has_lanes = has_lanes
+        self._lane_counts = LaneCounts(CALLER) if has_lanes else None
+        if self._lane_counts is not None:
+            self._lane_counts.publish(telemetry)
         self._options = channel_options(message_bytes_max)
         self._channels_max = channels_max
         self._channels: dict[str, TracedChannel] = {}
@@ -52,7 +55,7 @@ class ChannelPool:
                 raise Refused(f"channels to {self._channels_max} peers are open already")
             opened = grpc.aio.insecure_channel(address, options=self._options)
             channel = self._channels[address] = TracedChannel(
-                opened, self._telemetry, address, has_lane=self._has_lanes
+                opened, self._telemetry, address, lane_counts=self._lane_counts
             )
         return channel
 

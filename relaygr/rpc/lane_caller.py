@@ -29,6 +29,7 @@ from typing import Any
 
 import grpc
 
+from relaygr.rpc.lane_counts import CALLER, LaneCounts
 from relaygr.rpc.lane_wire import Framed
 from relaygr.v1.lane_pb2 import CallerFrame, LaneCall, LaneMetadata, OpenRequest, ServerFrame
 from relaygr.v1.lane_pb2_grpc import LaneServiceStub
@@ -65,9 +66,17 @@ class Lanes:
         channel: by which the server is asked where its lanes are.
         host: of the channel's address.
         clock_s: monotonic seconds.
+        counts: of all lanes together with this channel's.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, host: str, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        host: str,
+        clock_s: Callable[[], float] = time.monotonic,
+        counts: LaneCounts | None = None,
+    ) -> None:
+        self.counts = counts or LaneCounts(CALLER)
         self._stub = LaneServiceStub(channel)
         self._host = host
         self._clock_s = clock_s
@@ -88,6 +97,10 @@ class Lanes:
         if self._opening is None and now_s >= self._not_before_s:
             self._opening = asyncio.get_running_loop().create_task(self._open(), name="lane: open")
         return None
+
+    def why_not(self) -> str:
+        """Why the call that `ready` had no lane for goes by gRPC."""
+        return "BUSY" if self._lane is not None and self._lane.is_open else "NOT_OPEN"
 
     async def close(self) -> None:
         """Give all up; calls on their way fail as UNAVAILABLE."""
@@ -110,7 +123,7 @@ class Lanes:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 retires_s = self._clock_s() + AGE_MAX_S
                 _, lane = await loop.create_connection(
-                    lambda: _Lane(retires_s=retires_s, begun=self._lanes.add, ended=self._lanes.discard),
+                    lambda: _Lane(retires_s=retires_s, begun=self._begun, ended=self._ended),
                     self._host,
                     where.port,
                 )
@@ -124,6 +137,15 @@ class Lanes:
         finally:
             self._opening = None
             self._not_before_s = max(self._not_before_s, self._clock_s() + retry_s)
+
+    def _begun(self, lane: _Lane) -> None:
+        self._lanes.add(lane)
+        self.counts.connections += 1
+
+    def _ended(self, lane: _Lane) -> None:
+        if lane in self._lanes:
+            self._lanes.discard(lane)
+            self.counts.connections -= 1
 
     def _tell(self, error: Exception) -> None:
         """Say it once; where a port is not reachable, that is how it stays."""
@@ -156,10 +178,17 @@ class LaneMethod:
     ) -> LaneUnaryCall | grpc.aio.UnaryUnaryCall:
         """Begin a call; the arguments are those of grpc.aio's."""
         lane = None if named else self._lanes.ready()
-        if lane is not None and _fits(metadata):
+        if lane is None:
+            why = "OPTIONS" if named else self._lanes.why_not()
+        elif not _fits(metadata):
+            why = "METADATA"
+        else:
             raw = self._serialize(request)
             if len(raw) <= REQUEST_BYTES_MAX:
+                self._lanes.counts.calls += 1
                 return lane.call(self._path, raw, timeout, metadata, self._parse)
+            why = "REQUEST_SIZE"
+        self._lanes.counts.fell_back(why)
         return self._alone(request, timeout=timeout, metadata=metadata, **named)
 
 

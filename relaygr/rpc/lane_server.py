@@ -22,7 +22,9 @@ from google.protobuf.message import DecodeError
 
 from relaygr.rpc.lane_caller import REPLY_BYTES_MAX, REQUEST_BYTES_MAX
 from relaygr.rpc.lane_context import LaneContext
+from relaygr.rpc.lane_counts import SERVER, LaneCounts
 from relaygr.rpc.lane_wire import Framed
+from relaygr.runtime.logs import next_step
 from relaygr.v1.lane_pb2 import CallerFrame, LaneCall, LaneMetadata, OpenRequest, OpenResponse, ServerFrame
 from relaygr.v1.lane_pb2_grpc import LaneServiceServicer
 
@@ -49,6 +51,7 @@ class LaneServer(LaneServiceServicer):
     """
 
     def __init__(self, calls_max: int, lanes_max: int = LANES_MAX, message_bytes_max: int = REPLY_BYTES_MAX) -> None:
+        self.counts = LaneCounts(SERVER)
         self._calls_max, self._lanes_max = calls_max, lanes_max
         self._request_bytes_max = message_bytes_max
         self.reply_bytes_max = min(message_bytes_max, REPLY_BYTES_MAX)
@@ -128,12 +131,14 @@ class LaneServer(LaneServiceServicer):
         """A connection has come; False when there are too many, or when it was accepted as the server stopped."""
         is_welcome = not self.is_draining and len(self._lanes) < self._lanes_max
         self._lanes.add(lane)
+        self.counts.connections = len(self._lanes)
         self._is_empty.clear()
         return is_welcome
 
     def closed(self, lane: _ServedLane) -> None:
         """A connection has gone."""
         self._lanes.discard(lane)
+        self.counts.connections = len(self._lanes)
         if not self._lanes:
             self._is_empty.set()
 
@@ -150,6 +155,7 @@ class LaneServer(LaneServiceServicer):
         if self._calls >= self._calls_max:
             return _refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         self._calls += 1
+        self.counts.calls += 1
         self._is_idle.clear()
         return handler
 
@@ -308,7 +314,7 @@ async def _served(
             raise
         reply = _refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
     except Exception as error:
-        _log.error("a call over a lane failed", exc_info=error)
+        _log.error("a call over a lane failed", exc_info=error, extra=next_step("report it with the traceback"))
         reply = _refusal(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}")
     finally:
         context.ended()

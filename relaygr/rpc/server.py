@@ -16,6 +16,7 @@ from relaygr.rpc.deadline import DEFAULT_DEADLINE_NS
 from relaygr.rpc.health import HealthServicer
 from relaygr.rpc.lane_server import LaneServer
 from relaygr.rpc.traced_handlers import TracedHandlers
+from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry
 from relaygr.v1 import lane_pb2_grpc
 
@@ -66,6 +67,7 @@ class RpcServer:
             maximum_concurrent_rpcs=concurrent_rpcs_max,
         )
         self._lanes = LaneServer(concurrent_rpcs_max, message_bytes_max=message_bytes_max)
+        self._lanes.counts.publish(telemetry)
         self._traced = TracedHandlers(telemetry, default_deadline_ns).on(self._server, self._lanes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         lane_pb2_grpc.add_LaneServiceServicer_to_server(self._lanes, self._server)
@@ -152,7 +154,8 @@ async def serve_until_signal(
         hurry = asyncio.create_task(signals.get())
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            _log.warning("stopping at once on %s", hurry.result())
+            step = next_step("nothing: a second signal asks for it; calls in progress are cut off")
+            _log.warning("stopping at once on %s", hurry.result(), extra=step)
             stopping.cancel()
             await asyncio.wait({stopping})
             await server.stop(0)
@@ -173,9 +176,11 @@ async def _stop_in_order(
         async with asyncio.timeout(on_stop_timeout_s):
             await on_stop()
     except TimeoutError:
-        _log.warning("gave up leaving in order after %.1f s", on_stop_timeout_s)
+        step = next_step("see that etcd and the peers answer; the registration ends with its lease")
+        _log.warning("gave up leaving in order after %.1f s", on_stop_timeout_s, extra=step)
     except Exception:
-        _log.exception("leaving in order failed")
+        step = next_step("nothing now: the registration ends with its lease; report it with the traceback")
+        _log.exception("leaving in order failed", extra=step)
     await server.stop(grace_s)
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 import grpc
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
 from relaygr.rpc.lane_caller import LaneMethod, Lanes
+from relaygr.rpc.lane_counts import LaneCounts
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import inject
 
@@ -30,15 +32,21 @@ class TracedChannel:
         channel: the channel.
         telemetry: spans and durations.
         address: of the peer, for attributes.
-        has_lane: calls share one open connection where the server offers that and host:port is what `address` is.
+        lane_counts: given, calls share one open connection where the server offers that and host:port is what
+            `address` is; None: each is a call of gRPC.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, telemetry: Telemetry, address: str, *, has_lane: bool = False
+        self,
+        channel: grpc.aio.Channel,
+        telemetry: Telemetry,
+        address: str,
+        *,
+        lane_counts: LaneCounts | None = None,
     ) -> None:
         self._channel = channel
         host = _host_port(address)[0]
-        self._lanes = Lanes(channel, host) if has_lane and host else None
+        self._lanes = Lanes(channel, host, counts=lane_counts) if lane_counts is not None and host else None
         self._telemetry = telemetry
         self._duration = telemetry.histogram(names.METRIC_RPC_CLIENT_CALL_DURATION)
         self._peer = _peer_attributes(address)
@@ -84,19 +92,21 @@ class _TracedMethod:
         """Begin a call inside a span that ends when the call does."""
         span = self._tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
         carrier: dict[str, str] = {}
-        inject(carrier, trace.set_span_in_context(span))
+        context = trace.set_span_in_context(span)
+        inject(carrier, context)
         with_trace = grpc.aio.Metadata(*(metadata or ()), *carrier.items())
-        return TracedCall(self._callable(request, metadata=with_trace, **named), span, self._outcomes)
+        return TracedCall(self._callable(request, metadata=with_trace, **named), span, context, self._outcomes)
 
 
 class TracedCall:
     """A call on its way; awaited once, like the call inside, whose other sides it has."""
 
-    __slots__ = ("_began_ns", "_call", "_is_ended", "_outcomes", "_span")
+    __slots__ = ("_began_ns", "_call", "_context", "_is_ended", "_outcomes", "_span")
 
-    def __init__(self, call: grpc.aio.UnaryUnaryCall, span: Span, outcomes: Outcomes) -> None:
+    def __init__(self, call: grpc.aio.UnaryUnaryCall, span: Span, context: Context, outcomes: Outcomes) -> None:
         self._call = call
         self._span = span
+        self._context = context
         self._outcomes = outcomes
         self._began_ns = time.perf_counter_ns()
         self._is_ended = False
@@ -132,7 +142,7 @@ class TracedCall:
         failed = code is not grpc.StatusCode.OK
         mark(self._span, code, failed, message)
         self._span.end()
-        self._outcomes.record((time.perf_counter_ns() - self._began_ns) / 1e9, code, failed)
+        self._outcomes.record((time.perf_counter_ns() - self._began_ns) / 1e9, code, failed, self._context)
 
 
 def _peer_attributes(address: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from relaygr.rpc import deadline
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
 from relaygr.rpc.lane_server import LaneServer
 from relaygr.rpc.status import ERROR_METADATA_KEY, SERVER_ERROR_CODES, error_of, message_of, status_of
+from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import extract
 
@@ -71,7 +72,7 @@ class TracedHandlers:
         raw: bytes,
         context: grpc.aio.ServicerContext,
     ) -> Any:
-        began_ns = time.perf_counter_ns()
+        began_ns, loop = time.perf_counter_ns(), asyncio.get_running_loop()
         deadline.start_default(self._default_deadline_ns)
         name, code, failure = "", grpc.StatusCode.OK, ""
         with self._telemetry.tracer.start_as_current_span(
@@ -99,7 +100,10 @@ class TracedHandlers:
             finally:
                 failed = code in SERVER_ERROR_CODES
                 mark(span, code, failed, failure)
-                outcomes.record((time.perf_counter_ns() - began_ns) / 1e9, code, failed)
+                elapsed_s = (time.perf_counter_ns() - began_ns) / 1e9
+                if not loop.is_closed():
+                    # Behind the answer, and in this context: the duration leads to the span.
+                    loop.call_soon(outcomes.record, elapsed_s, code, failed)
         # Only after an error. The span has ended, so that whoever has the answer finds the span.
         await context.abort(code, failure, ((ERROR_METADATA_KEY, name),))
 
@@ -111,7 +115,8 @@ class TracedHandlers:
         if fault is not None:
             return name, status_of(fault), message_of(fault)
         span.record_exception(error)
-        _log.error("%s failed", method, exc_info=error)
+        step = next_step("look at its trace; report it with the traceback")
+        _log.error("%s failed", method, exc_info=error, extra=step)
         # What exactly broke is in this server's log; callers get no insides.
         return "PeerFailed", grpc.StatusCode.INTERNAL, "internal error"
 

@@ -1,4 +1,4 @@
-"""One-line key=value logs that carry the trace id."""
+"""One-line key=value logs that carry the trace id, and with a warning what to do about it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from opentelemetry import trace
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/+@%,")
 
+_NEXT_STEP = "next_step"
+
 
 class KeyValueFormatter(logging.Formatter):
-    """time=... level=... service=... trace_id=... logger=... msg="..." [error="..."]."""
+    """time=... level=... service=... trace_id=... span_id=... logger=... msg="..." [next="..."] [error="..."]."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -30,9 +32,16 @@ class KeyValueFormatter(logging.Formatter):
             pairs["span_id"] = trace.format_span_id(span_context.span_id)
         pairs["logger"] = record.name
         pairs["msg"] = record.getMessage()
+        if step := getattr(record, _NEXT_STEP, ""):
+            pairs["next"] = step
         if record.exc_info:
             pairs["error"] = self.formatException(record.exc_info)
         return " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())
+
+
+def next_step(text: str) -> dict[str, str]:
+    """What whoever reads a warning or an error should do, for the record's `extra`; "nothing: ..." when it passes."""
+    return {_NEXT_STEP: text}
 
 
 def configure_logging(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:

@@ -7,27 +7,28 @@ Source: design, section 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import Histogram, MeterProvider, TraceBasedExemplarFilter
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind
 
 from relaygr.domain.identity import UserKey
 from relaygr.telemetry import names
+from relaygr.telemetry.checked import Check, CheckedInstrument
 from relaygr.telemetry.export import otlp_metric_reader, otlp_span_processor, quiet_exporter_logs
 from relaygr.telemetry.quiet import QuietTracer
+from relaygr.telemetry.recording import RecordingTracer
 
 SECONDS_BUCKETS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
@@ -39,6 +40,11 @@ TOKEN_BUCKETS = tuple(float(2**power) for power in range(4, 16))
 
 ATTRIBUTE_SETS_MAX = 500
 """Distinct attribute sets of one metric; what is beyond goes to one overflow point."""
+
+
+Instrument = TypeVar("Instrument")
+Read = Callable[[], float | Iterable[tuple[float, Mapping[str, str]]]]
+"""Gives one value, or (value, attributes) pairs. Called on a telemetry thread."""
 
 
 class Telemetry:
@@ -57,6 +63,8 @@ class Telemetry:
         self._closing: list[Callable[[], object]] = []
         self._user_hash_key = user_hash_key
         self._is_shut_down = False
+        self._reads: dict[str, list[Read]] = {}
+        self._check: Check | None = None
         self.tracer = self._tracer(described, span_processors, sample_ratio)
         self.meter = self._meter(described, metric_readers)
         self.has_reader = bool(metric_readers)
@@ -98,7 +106,10 @@ class Telemetry:
 
     @classmethod
     def for_tests(cls, service_name: str = "test") -> tuple[Telemetry, InMemorySpanExporter]:
-        """Telemetry that keeps everything in memory; metrics are in `metric_reader`."""
+        """Telemetry that keeps everything in memory; metrics are in `metric_reader`.
+
+        Attributes that the registry does not declare for a metric fail the recording, and `points` and `shutdown`.
+        """
         exporter = InMemorySpanExporter()
         reader = InMemoryMetricReader()
         telemetry = cls(
@@ -108,9 +119,9 @@ class Telemetry:
             metric_readers=(reader,),
         )
         telemetry.metric_reader = reader
+        telemetry._check = Check()
         return telemetry, exporter
 
-    @contextmanager
     def span(
         self,
         name: str,
@@ -118,7 +129,7 @@ class Telemetry:
         links: Sequence[Link | None] = (),
         parent: Context | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
-    ) -> Iterator[Span]:
+    ) -> AbstractContextManager[Span]:
         """A span that is current inside the block; links that are None are left out.
 
         Args:
@@ -128,53 +139,73 @@ class Telemetry:
             parent: instead of the current span; from `context_of`.
             kind: INTERNAL unless it is a hop.
         """
-        with self.tracer.start_as_current_span(
-            name,
-            context=parent,
-            kind=kind,
-            attributes=attributes,
-            links=[link for link in links if link is not None],
-        ) as span:
-            yield span
+        there = [link for link in links if link is not None] if links else ()
+        return self.tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes, links=there)
 
     def counter(self, name: str) -> metrics.Counter:
         """A counter declared in the registry."""
         unit, meaning = _declared(name, "counter")
-        return self.meter.create_counter(name, unit, meaning)
+        return self._checked(name, self.meter.create_counter(name, unit, meaning))
 
     def up_down_counter(self, name: str) -> metrics.UpDownCounter:
         """An up-down counter declared in the registry."""
         unit, meaning = _declared(name, "updowncounter")
-        return self.meter.create_up_down_counter(name, unit, meaning)
+        return self._checked(name, self.meter.create_up_down_counter(name, unit, meaning))
 
     def histogram(self, name: str) -> metrics.Histogram:
         """A histogram declared in the registry; buckets follow its unit."""
         unit, meaning = _declared(name, "histogram")
-        return self.meter.create_histogram(name, unit, meaning)
+        return self._checked(name, self.meter.create_histogram(name, unit, meaning))
 
-    def gauge(
-        self, name: str, read: Callable[[], float | Iterable[tuple[float, Mapping[str, str]]]]
-    ) -> metrics.ObservableGauge:
-        """A gauge declared in the registry, read at each collection.
+    def gauge(self, name: str, read: Read) -> None:
+        """A gauge declared in the registry, read at each collection."""
+        self._observe(name, "gauge", read)
 
-        Args:
-            name: a `names.METRIC_...` constant.
-            read: gives one value, or (value, attributes) pairs. Called on a telemetry thread.
+    def total(self, name: str, read: Read) -> None:
+        """A counter or up-down counter declared in the registry that somebody counts already, read at each collection.
+
+        Several readers of one name, such as two pools of channels, add up.
         """
-        unit, meaning = _declared(name, "gauge")
+        self._observe(name, names.INSTRUMENTS[name][0], read)
 
-        def observe(_: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
-            seen = read()
-            if isinstance(seen, int | float):
-                return [metrics.Observation(seen)]
-            return [metrics.Observation(value, dict(attributes)) for value, attributes in seen]
+    def _observe(self, name: str, instrument: str, read: Read) -> None:
+        unit, meaning = _declared(name, instrument)
+        reads = self._reads.setdefault(name, [])
+        reads.append(read)
+        if len(reads) > 1:
+            return
 
-        return self.meter.create_observable_gauge(name, [observe], unit, meaning)
+        def observe(_: metrics.CallbackOptions) -> list[metrics.Observation]:
+            return [one for each in tuple(reads) for one in self._observations(name, each())]
+
+        makers = {
+            "gauge": self.meter.create_observable_gauge,
+            "counter": self.meter.create_observable_counter,
+            "updowncounter": self.meter.create_observable_up_down_counter,
+        }
+        makers[instrument](name, [observe], unit, meaning)
+
+    def _observations(
+        self, name: str, seen: float | Iterable[tuple[float, Mapping[str, str]]]
+    ) -> list[metrics.Observation]:
+        pairs: list[tuple[float, dict[str, str]]]
+        pairs = [(seen, {})] if isinstance(seen, int | float) else [(value, dict(found)) for value, found in seen]
+        if self._check is not None:
+            for _, attributes in pairs:
+                self._check.attributes(name, attributes)
+        return [metrics.Observation(value, attributes) for value, attributes in pairs]
+
+    def _checked(self, name: str, instrument: Instrument) -> Instrument:
+        if self._check is None:
+            return instrument
+        return cast(Instrument, CheckedInstrument(name, instrument, self._check))
 
     def points(self, name: str) -> list[Any]:
         """The data points of a metric; only for `for_tests`."""
         assert self.metric_reader is not None, "made by for_tests only"
         data = self.metric_reader.get_metrics_data()
+        if self._check is not None:
+            self._check.close()
         return [
             point
             for resource in (data.resource_metrics if data is not None else ())
@@ -195,23 +226,28 @@ class Telemetry:
         self._is_shut_down = True
         for close in self._closing:
             close()
+        if self._check is not None:
+            self._check.close()
 
     def _tracer(self, described: Resource, processors: Sequence[SpanProcessor], sample_ratio: float) -> trace.Tracer:
         if not processors:
             return QuietTracer(sample_ratio)
+        self._closing += [processor.shutdown for processor in processors]
         # A caller's decision is kept: one trace is sampled on all hops or on none.
-        sampler = ParentBased(TraceIdRatioBased(sample_ratio))
-        provider = TracerProvider(resource=described, sampler=sampler, shutdown_on_exit=False)
-        for processor in processors:
-            provider.add_span_processor(processor)
-        self._closing.append(provider.shutdown)
-        return provider.get_tracer("relaygr")
+        return RecordingTracer(described, processors, sample_ratio)
 
     def _meter(self, described: Resource, readers: Sequence[MetricReader]) -> metrics.Meter:
         if not readers:
             # Nobody reads, so nothing is summed up.
             return metrics.NoOpMeterProvider().get_meter("relaygr")
-        provider = MeterProvider(resource=described, metric_readers=readers, views=_views(), shutdown_on_exit=False)
+        provider = MeterProvider(
+            resource=described,
+            metric_readers=readers,
+            views=_views(),
+            shutdown_on_exit=False,
+            # A slow bucket leads to a trace that was in it.
+            exemplar_filter=TraceBasedExemplarFilter(),
+        )
         self._closing.append(partial(provider.shutdown, timeout_millis=2_000))
         return provider.get_meter("relaygr")
 

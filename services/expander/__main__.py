@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
-from relaygr.runtime.logs import configure_logging
+from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
-from relaygr.telemetry import Telemetry
+from relaygr.telemetry import Telemetry, names
 from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
 from services.expander.adapters.segment import create_segment, new_boot_id
 from services.expander.adapters.sweeper import Sweeper
@@ -34,6 +34,7 @@ async def serve(config: ExpanderConfig) -> None:
     )
     segment = create_segment(config, new_boot_id())
     tiering = Tiering(config.limits, segment.presence)
+    probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
     try:
         service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))
@@ -43,9 +44,12 @@ async def serve(config: ExpanderConfig) -> None:
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
         sweeper.start()
         await server.start()
+        if telemetry.has_reader:
+            probe.start()
         settle_memory()
         await serve_until_signal(server, _nothing)
     finally:
+        probe.stop()
         await sweeper.close()
         segment.close()
         telemetry.shutdown()

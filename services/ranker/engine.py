@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,7 @@ from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.errors import DeadlineTooShort, Refused, RelayError
 from relaygr.model.interface import PageView, RelayModel
 from relaygr.runtime.driver import Driver
+from relaygr.runtime.logs import next_step
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
@@ -105,8 +106,12 @@ class Engine:
         self._driver.feed(event)
 
     def load(self) -> Queues:
-        """The device's queues."""
-        return self._executor.load()
+        """The device's queues, with what it is about to be asked for."""
+        queues, (jobs, coming_ns) = self._executor.load(), self._productions.coming
+        if not jobs:
+            return queues
+        pre_infer_jobs, backlog_ns = queues.pre_infer_jobs + jobs, queues.backlog_ns + coming_ns
+        return replace(queues, pre_infer_jobs=pre_infer_jobs, backlog_ns=backlog_ns)
 
     @property
     def is_dram_attached(self) -> bool:
@@ -182,7 +187,8 @@ class Engine:
             raise
         except Exception:
             # Psi may cost speed when it fails, never the answer.
-            LOG.exception("ranking on psi failed; inferring in full")
+            step = next_step("nothing for this request: it is inferred in full; report it with the traceback")
+            LOG.exception("ranking on psi failed", extra=step)
             return await self._rank_in_full(work, fx.FallbackReason.PRODUCTION_FAILED)
 
     async def _rank_in_full(self, work: RankWork, reason: fx.FallbackReason) -> RankResult:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from opentelemetry.context import Context
+
 from relaygr.telemetry import Telemetry, names
 from services.ranker.adapters.executor import Outcome
 from services.ranker.core.residency import Residency
@@ -36,9 +38,9 @@ class RankerMetrics:
         attributes = {names.ATTR_PRE_INFER_ACCEPTANCE: acceptance, names.ATTR_PRE_INFER_REASON: reason}
         self._pre_infers.add(1, attributes)
 
-    def produced(self, source: str, elapsed_ns: int) -> None:
-        """One production ended well; `source` is "compute" or "reload"."""
-        self._productions.record(elapsed_ns / 1e9, {names.ATTR_PRE_INFER_SOURCE: source})
+    def produced(self, source: str, elapsed_ns: int, context: Context | None = None) -> None:
+        """A production ended well; `source` is "compute" or "reload", `context` has its span unless that is current."""
+        self._productions.record(elapsed_ns / 1e9, {names.ATTR_PRE_INFER_SOURCE: source}, context)
 
     def worked(self, job: Job, outcome: Outcome) -> None:
         """One job of the device that had begun has ended, in whatever way."""
@@ -55,6 +57,7 @@ class RankerMetrics:
             return [
                 (seen.used_pages, {names.ATTR_RESIDENCY_STATE: "used"}),
                 (seen.reserved_pages, {names.ATTR_RESIDENCY_STATE: "reserved"}),
+                (seen.total_pages, {names.ATTR_RESIDENCY_STATE: "total"}),
             ]
 
         gauge = self._telemetry.gauge
@@ -62,9 +65,16 @@ class RankerMetrics:
         gauge(names.METRIC_RESIDENCY_ENTRIES, lambda: residency.snapshot().resident_entries)
         gauge(names.METRIC_RESIDENCY_OPEN_TICKETS, lambda: residency.snapshot().open_tickets)
         gauge(names.METRIC_RESIDENCY_EVENTS, lambda: _counters(residency))
+        self._telemetry.total(names.METRIC_RANK_TICKETS, lambda: _tickets(residency))
         gauge(names.METRIC_SCHEDULE_BACKLOG, lambda: load().backlog_ns / 1e9)
 
 
 def _counters(residency: Residency) -> list[tuple[float, dict[str, str]]]:
     counters = residency.snapshot().counters
     return [(value, {names.ATTR_RESIDENCY_EVENT: name}) for name, value in counters.items()]
+
+
+def _tickets(residency: Residency) -> list[tuple[float, dict[str, str]]]:
+    counters = residency.snapshot().counters
+    ranked, found = counters["rank_with_ticket"], counters["rank_with_ticket_hit"]
+    return [(found, {names.ATTR_RANK_PSI: "FOUND"}), (ranked - found, {names.ATTR_RANK_PSI: "LOST"})]

@@ -26,6 +26,7 @@ from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.errors import Refused
 from relaygr.model.interface import PageView, RelayModel
+from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry, context_of, link_of, names
 from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.dram import DramTier, Found
@@ -46,6 +47,7 @@ APPEND_TOKENS_MAX = 64
 TELL_NS = 8_000_000
 """Least time between two reports of a production's progress, since each wakes the event loop. A rank that overtakes
 it goes on from the latest that was told."""
+STAGING_STEP = "nothing if it is rare: psi is computed instead; else lower RELAYGR_RANKER_SPILLS_MAX"
 REPETITIONS_MAX = 8
 """Users erased at once from a DRAM tier that came back; more would keep it from answering in time."""
 
@@ -126,6 +128,8 @@ class Productions:
         self._sources_max = sources_max
         self._repetitions = asyncio.Semaphore(REPETITIONS_MAX)
         self._jobs: dict[int, _Production] = {}
+        self._coming_ns: dict[int, int] = {}
+        """Of jobs that are still being looked up and will not be found: what the device will have to compute."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._feed: Feed = lambda event: None
 
@@ -147,10 +151,18 @@ class Productions:
         """Nothing will start from a history that was offered."""
         self._sources.pop((key, prefix.chain.digest), None)
 
+    @property
+    def coming(self) -> tuple[int, int]:
+        """Productions that the device has not been asked for yet, and their expected time, nanoseconds."""
+        return len(self._coming_ns), sum(self._coming_ns.values())
+
     def perform(self, effect: fx.Effect) -> None:
         """Start what the machine asked for; endings come later."""
         match effect:
             case fx.StartLookup():
+                if self._dram is None or not self._dram.may_hold(effect.key):
+                    # Whoever asks for the load before the lookup has ended must not take this device for idle.
+                    self._coming_ns[effect.job_id] = self._cost.extend_ns(effect.chain.token_count, 0)
                 self._spawn(self._lookup(effect))
             case fx.AbandonLookup(job_id):
                 self._abandon(job_id)
@@ -209,6 +221,8 @@ class Productions:
             finally:
                 self._end_if_idle(effect.job_id, tokens)
                 self._report(ev.LookupEnded(effect.job_id, tokens, digest))
+                # Behind the report, which asks the device for it.
+                _ignore_closed(self._loop.call_soon, self._coming_ns.pop, effect.job_id, None)
 
     def _end_if_idle(self, job_id: int, tokens: int) -> None:
         job = self._jobs.get(job_id)
@@ -239,7 +253,8 @@ class Productions:
                     self._metrics.produced("reload", time.monotonic_ns() - begun_ns)
         except Exception:
             # Psi that cannot be copied in is computed.
-            LOG.exception("reload failed")
+            step = next_step("nothing now: psi is computed; report it with the traceback")
+            LOG.exception("reload failed", extra=step)
         finally:
             self._report(ev.ReloadEnded(effect.job_id, is_ok))
 
@@ -252,7 +267,7 @@ class Productions:
                 await self._copies.upload(page_ids, staged)
                 return True
         except Refused as refusal:
-            LOG.warning("no reload: %s", refusal)
+            LOG.warning("no reload: %s", refusal, extra=next_step(STAGING_STEP))
             await dram.abandon(found)
             return False
 
@@ -306,7 +321,8 @@ class Productions:
         if outcome.ending is Ending.DONE:
             run.span.end()
             self._sources.pop((run.effect.key, run.effect.chain.digest), None)
-            self._metrics.produced("compute", outcome.queued_ns + outcome.compute_ns)
+            elapsed_ns = outcome.queued_ns + outcome.compute_ns
+            self._metrics.produced("compute", elapsed_ns, set_span_in_context(run.span))
             self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))
             return
         if run.untold_tokens:
@@ -316,7 +332,8 @@ class Productions:
         run.span.set_attribute(names.ATTR_PRE_INFER_REASON, reason)
         run.span.end()
         if outcome.ending is Ending.FAILED:
-            LOG.error("production failed: %s", reason, exc_info=outcome.value)
+            step = next_step("nothing now: its rank is inferred in full; report it with the traceback")
+            LOG.error("production failed: %s", reason, exc_info=outcome.value, extra=step)
         self._feed(ev.ProductionFailed(run.effect.job_id, reason))
 
     def _cancel(self, job_id: int) -> None:
@@ -339,9 +356,10 @@ class Productions:
                         effect.key, effect.tokens, effect.digest, staged.views, effect.producer_trace
                     )
         except Refused as refusal:
-            LOG.warning("not copied to DRAM: %s", refusal)
+            LOG.warning("not copied to DRAM: %s", refusal, extra=next_step(STAGING_STEP))
         except Exception:
-            LOG.exception("copying to DRAM failed")
+            step = next_step("nothing now: psi is computed again when it is needed; report it with the traceback")
+            LOG.exception("copying to DRAM failed", extra=step)
         finally:
             self._report(ev.SpillEnded(effect.entry_id, is_stored))
 

@@ -15,6 +15,7 @@ from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer
 from relaygr.runtime.driver import Driver
+from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry
 from relaygr.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.adapters.discovery import Discovery
@@ -150,11 +151,13 @@ class Router:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case StartProbe():
-                _log.warning("%s is fenced: %s", effect.instance_id, effect.reason.value)
+                step = next_step("see that it runs: relaygr health; requests go to others until it answers")
+                _log.warning("%s is fenced: %s", effect.instance_id, effect.reason.value, extra=step)
                 self.metrics.fenced(effect.reason)
                 self._probes.start(effect)
             case ConfirmLoss():
-                _log.warning("%s is said to be gone, with too many others; checking", effect.instance_id)
+                step = next_step("see that etcd runs; instances that answer are kept")
+                _log.warning("%s is said to be gone, with too many others", effect.instance_id, extra=step)
                 self._probes.confirm(effect)
             case ForgetPeer():
                 timer = self._peer_timers.pop(effect.address, None)

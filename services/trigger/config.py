@@ -22,7 +22,7 @@ class TriggerConfig:
     lane_port: int | None = 0
     """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     router: str = "127.0.0.1:7002"
-    """host:port of the router."""
+    """host:port of the router; of several, separated by commas, the next is asked once one is lost."""
     trigger_id: str = ""
     """Stable name of this trigger; empty: drawn at start."""
     registry: tuple[str, ...] = ()

@@ -24,6 +24,9 @@ class SilentDram:
         self.asked: list[str] = []
         self.give_up = asyncio.Event()
 
+    def may_hold(self, key: PsiKey) -> bool:
+        return True
+
     async def lookup(self, key: PsiKey) -> None:
         await self._hang(f"lookup {key.owner.user}")
 

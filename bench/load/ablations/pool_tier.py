@@ -77,6 +77,10 @@ class PoolTier:
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._channel.close()
 
+    def may_hold(self, key: PsiKey) -> bool:
+        """True: only the pool knows."""
+        return True
+
     async def find(self, key: PsiKey) -> PoolFound | None:
         """Ask the pool, and keep the answer for the lookup that follows."""
         found = await self._ask(key)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from relaygr.runtime.logs import next_step
 from relaygr.segment import LockTable
 from services.expander.core.effects import ProbeLock
 from services.expander.core.events import LockProbed
@@ -57,6 +58,7 @@ class Sweeper:
             try:
                 self.sweep()
             except Exception:
-                _log.exception("the tiering core is broken; stopping")
+                step = next_step("start the expander again; report it with the traceback")
+                _log.exception("the tiering core is broken; stopping", extra=step)
                 signal.raise_signal(signal.SIGTERM)
                 return

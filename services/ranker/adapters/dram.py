@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from relaygr.domain.identity import ModelIdentity, PsiKey, UserKey
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.identity import model_to_pb
+from relaygr.runtime.logs import next_step
 from relaygr.segment import ContentDigest, copy_in, copy_out, identity_bytes
 from relaygr.v1 import expander_pb2, expander_pb2_grpc
 from services.ranker.adapters.dram_attachment import Attacher, Attachment, to_the_end
@@ -143,6 +144,11 @@ class DramTier:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._executor.shutdown(wait=False)
 
+    def may_hold(self, key: PsiKey) -> bool:
+        """False when a lookup would find nothing, by the segment's presence filter; asks nobody."""
+        attachment = self._attacher.current
+        return attachment is not None and attachment.segment.presence.may_hold(key)
+
     async def lookup(self, key: PsiKey) -> Found | None:
         """Find and pin the key's entry; None when there is none or the tier is off.
 
@@ -252,7 +258,8 @@ class DramTier:
         if attachment.is_ended:
             return False
         if not verified:
-            _log.error("an entry of %d tokens failed its digest and is dropped", found.token_count)
+            step = next_step("test this host's memory if it comes again; psi is computed anew")
+            _log.error("an entry of %d tokens failed its digest and is dropped", found.token_count, extra=step)
         request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **self._caller(attachment))
         reply = await self._call(self._stub.CompleteLoad, request, attachment)
         return reply is not None and reply.held and not attachment.is_ended
@@ -374,7 +381,8 @@ class DramTier:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.FAILED_PRECONDITION:
                 self._attacher.suspend(attachment)
             case code:
-                _log.warning("the DRAM tier answered %s: %s", code.name, error.details())
+                step = next_step("look into the expander's log under the same trace; psi is computed anew")
+                _log.warning("the DRAM tier answered %s: %s", code.name, error.details(), extra=step)
 
     def _caller(self, attachment: Attachment) -> dict[str, Any]:
         return {"boot_id": attachment.boot_id, "owner": self._owner, "owner_index": attachment.owner_index}

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import grpc
 from opentelemetry import trace
 
+from relaygr.runtime.logs import next_step
 from relaygr.segment import MappedSegment, OwnerLock, SegmentRejected
 from relaygr.v1 import expander_pb2, expander_pb2_grpc
 
@@ -165,7 +166,8 @@ class Attacher:
             return await self._failed(ConnectionError("the channel was closed"))
         except Exception as error:
             # A bug; but a tier that is off for ever because its heart stopped is the worse end.
-            _log.exception("heartbeat failed")
+            step = next_step("nothing now: it is tried again; report it with the traceback")
+            _log.exception("heartbeat failed", extra=step)
             return await self._failed(error)
         self._failures = 0
         return min(max(reply.heartbeat_ns / 1e9, HEARTBEAT_S_MIN), HEARTBEAT_S_MAX)
@@ -173,7 +175,8 @@ class Attacher:
     async def _failed(self, error: Exception) -> float:
         if self._failures == 0:
             text = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error)
-            _log.warning("DRAM tier is off: %s", text)
+            step = next_step("see that the expander of this host runs; until it answers, psi stays on the device")
+            _log.warning("DRAM tier is off: %s", text, extra=step)
         self._set_usable(False)
         self._failures += 1
         if self._failures >= FAILURES_MAX:

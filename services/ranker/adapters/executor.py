@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from relaygr.runtime.logs import next_step
 from services.ranker.core.schedule import Job, JobClass, Queues, Schedule
 
 LOG = logging.getLogger(__name__)
@@ -262,7 +263,8 @@ class Executor:
                 task.work.close()
             except Exception:
                 # A model's own clean-up; the device goes on with the others.
-                LOG.exception("device work failed when it was told to end")
+                step = next_step("report it with the traceback; the job counts as ended")
+                LOG.exception("device work failed when it was told to end", extra=step)
         try:
             self._loop.call_soon_threadsafe(self._tell, task, task.outcome(ending, value))
         except RuntimeError:

@@ -55,6 +55,8 @@ class Entry:
     stored_tokens: int = 0
     """So many are in DRAM."""
     is_spill_due: bool = False
+    uses: int = 0
+    """Ranks that it served."""
     is_idle: bool = False
     """Listed with the eviction policy."""
 

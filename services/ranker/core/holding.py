@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from services.ranker.core.books import Books
 from services.ranker.core.entries import Entry
+from services.ranker.core.eviction import Idle
 from services.ranker.core.lifecycle import Cause, PsiState
 from services.ranker.core.pages import pages_of
 
@@ -68,7 +69,7 @@ class Holding:
         else:
             entry.is_idle = True
             self.idle_pages += len(entry.page_ids)
-            self._books.policy.add(entry.entry_id)
+            self._books.policy.add(entry.entry_id, self._idle_of(entry))
 
     def drop(self, entry: Entry, cause: Cause) -> None:
         """End an entry and free its pages. Nothing may read or write them any more."""
@@ -95,7 +96,15 @@ class Holding:
         self._books.counters.add("evicted_space")
         if not entry.stored_tokens:
             self._books.counters.add("evicted_unspilled")
+        self._books.policy.evicted(entry.entry_id)
         self.drop(entry, Cause.EVICTED)
+
+    def _idle_of(self, entry: Entry) -> Idle:
+        cost, stored = self._books.cost, min(entry.stored_tokens, entry.tokens)
+        missing = entry.tokens - stored
+        reload_ns = cost.reload_ns(stored) if stored else 0
+        extend_ns = cost.extend_ns(missing, stored) if missing >= max(1, self._books.rest_tokens) else 0
+        return Idle(len(entry.page_ids), reload_ns + extend_ns, entry.uses)
 
     def _unlist(self, entry: Entry) -> None:
         entry.is_idle = False

@@ -164,6 +164,7 @@ class Ranking:
         self._leave(rank)
         rank.state, rank.entry_id = RankState.LEASED, entry.entry_id
         entry.leases[rank.rank_id] = tokens
+        entry.uses += 1
         self._books.counters.add(f"rank_{tier.value.lower()}")
         if missing:
             self._books.counters.add("rank_partial")

@@ -45,6 +45,7 @@ class Occupancy:
     used_pages: int
     reserved_pages: int
     """Pages that cannot be evicted."""
+    total_pages: int
     resident_entries: int
     """Psi that no job is working on."""
     open_tickets: int
@@ -152,6 +153,7 @@ class Residency:
         return Occupancy(
             used_pages=books.pages.used_pages,
             reserved_pages=books.pages.used_pages - self._holding.idle_pages,
+            total_pages=books.pages.pages_total,
             resident_entries=books.entries.resting_count,
             open_tickets=len(books.tickets.open),
             counters=books.counters.copy(),

@@ -15,11 +15,13 @@ from collections.abc import Callable
 
 from relaygr.domain.instance import ID_BYTES_MAX, InstanceRecord, InvalidRecord
 from relaygr.registry import Change, Deleted, Listed, Put, Registry, Watch, keys
+from relaygr.runtime.logs import next_step
 from services.router.core import events
 from services.router.core.pins import WINDOW_NS_MAX
 from services.router.core.slots import InvalidTable, SlotTable
 
 _log = logging.getLogger(__name__)
+_FOREIGN = next_step("find out who writes this key in etcd: another release, or something that is not RelayGR")
 
 
 class Discovery:
@@ -91,7 +93,7 @@ class Discovery:
         try:
             self._feed(events.TableRead(keys.id_of(key, keys.SLOTS_PREFIX), SlotTable.from_json(value)))
         except InvalidTable as error:
-            _log.warning("%s is not a slot table and is ignored: %s", key, error)
+            _log.warning("%s is not a slot table and is ignored: %s", key, error, extra=_FOREIGN)
 
     def _pins_changed(self, change: Change) -> None:
         match change:
@@ -113,7 +115,7 @@ class Discovery:
         try:
             instance_id, epoch, expires_unix_ns = pin_from_json(value)
         except ValueError as error:
-            _log.warning("%s is not a pin and is ignored: %s", key, error)
+            _log.warning("%s is not a pin and is ignored: %s", key, error, extra=_FOREIGN)
             return
         left_ns = min(WINDOW_NS_MAX, expires_unix_ns - self._unix_clock())
         user_hash = keys.id_of(key, keys.PINS_PREFIX)
@@ -162,6 +164,6 @@ def _record_of(key: str, value: bytes) -> InstanceRecord | None:
         if record.instance_id != keys.id_of(key, keys.INSTANCES_PREFIX):
             raise InvalidRecord(f"names {record.instance_id}")
     except (InvalidRecord, UnicodeDecodeError, RecursionError) as error:
-        _log.warning("%s is not an instance and is ignored: %s", key, error)
+        _log.warning("%s is not an instance and is ignored: %s", key, error, extra=_FOREIGN)
         return None
     return record

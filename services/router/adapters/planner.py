@@ -16,6 +16,7 @@ import time
 
 from relaygr.errors import RelayError
 from relaygr.registry import Registry, keys
+from relaygr.runtime.logs import next_step
 from services.router.core.binding import Binding
 from services.router.core.slots import InvalidTable, SlotTable, next_table
 
@@ -78,7 +79,8 @@ class TablePlanner:
             except RelayError as error:
                 _log.debug("slots were not planned: %s", error)
             except Exception:
-                _log.exception("slots were not planned")
+                step = next_step("nothing now: it is tried again at the next change; report it with the traceback")
+                _log.exception("slots were not planned", extra=step)
 
     async def plan(self) -> None:
         """Write each model's table that should change, and drop those nobody needs."""
@@ -101,7 +103,8 @@ class TablePlanner:
             try:
                 current = SlotTable.from_json(stored)
             except InvalidTable as error:
-                _log.warning("%s is replaced: %s", key, error)
+                step = next_step("nothing: a table of this release is written over it")
+                _log.warning("%s is replaced: %s", key, error, extra=step)
         following = next_table(current, self._core.weights(model_key))
         if following is None:
             return

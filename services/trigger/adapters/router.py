@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import grpc
 
 from relaygr.domain.identity import ModelIdentity, ModelLimits, UserKey
-from relaygr.errors import InvalidRequest, RelayError
+from relaygr.errors import InvalidRequest, RelayError, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.deadline import child_timeout_s
 from relaygr.rpc.identity import cost_from_pb, limits_from_pb, model_from_pb
+from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
 from relaygr.v1.common_pb2 import History, Ticket
 from relaygr.v1.ranker_pb2 import PreInferRequest, PreInferResponse
@@ -36,12 +37,15 @@ class Binding:
 
 
 class RouterClient:
-    """Calls of one router address; each with a timeout. `trigger_id` is whose tickets are asked after."""
+    """Calls of a router, of the next one once it is lost; each with a timeout.
+
+    `trigger_id` is whose tickets are asked after.
+    """
 
     def __init__(
         self,
         pool: ChannelPool,
-        address: str,
+        addresses: str,
         resolve_timeout_ns: int,
         pre_infer_timeout_ns: int,
         *,
@@ -49,7 +53,7 @@ class RouterClient:
     ):
         self._pool = pool
         self._trigger_id = trigger_id
-        self._address = address
+        self._routers = Peers(addresses)
         self._resolve_timeout_ns = resolve_timeout_ns
         self._pre_infer_timeout_ns = pre_infer_timeout_ns
 
@@ -82,14 +86,17 @@ class RouterClient:
             rank_on_psi_ns=min(rank_on_psi_ns, _EXPECTED_NS_MAX),
             trigger_id=self._trigger_id,
         )
+        address = self._routers.current
         try:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)
-            stub = self._pool.stub(RouterServiceStub, self._address)
+            stub = self._pool.stub(RouterServiceStub, address)
             return _binding_of(await stub.Resolve(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
-            fault = error_of(error, self._address)
+            fault = error_of(error, address)
             if isinstance(fault, InvalidRequest):
                 raise fault from error
+            # Also one that is too slow: a stopped process is noticed no other way for seconds.
+            self._routers.lost(address)
             return None
         except InvalidRequest:
             raise
@@ -104,11 +111,15 @@ class RouterClient:
         """
         request = RouterServicePreInferRequest(pre_infer=PreInferRequest(ticket=ticket, history=history))
         timeout_s = child_timeout_s(min(self._pre_infer_timeout_ns, window_ns), 0)
+        address = self._routers.current
         try:
-            stub = self._pool.stub(RouterServiceStub, self._address)
+            stub = self._pool.stub(RouterServiceStub, address)
             response = await stub.PreInfer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._address) from error
+            fault = error_of(error, address)
+            if isinstance(fault, Unreachable):
+                self._routers.lost(address)
+            raise fault from error
         return response.pre_infer
 
 

@@ -15,7 +15,7 @@ SERVICES = {"trigger", "router", "ranker", "expander"}
 @pytest.mark.parametrize("mode", MODES.values(), ids=lambda mode: mode.name)
 def test_a_mode_replaces_services_by_modules_that_are_there(mode):
     assert mode.what.endswith(".")
-    assert set(mode.commands) <= SERVICES and set(mode.without) <= {"expander", "collector"}
+    assert set(mode.commands) <= SERVICES and set(mode.without) <= {"expander", "console"}
     assert not set(mode.commands) & set(mode.without)
     for flag, module, *_ in mode.commands.values():
         assert flag == "-m" and importlib.util.find_spec(module) is not None

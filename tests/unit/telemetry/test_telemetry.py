@@ -73,11 +73,12 @@ def test_undeclared_metric_or_wrong_instrument_is_a_bug() -> None:
 
 def test_attribute_sets_of_a_metric_are_bounded() -> None:
     telemetry, _ = Telemetry.for_tests()
-    histogram, counter = telemetry.histogram(names.METRIC_LOOP_LAG), telemetry.counter(names.METRIC_RPC_ERRORS)
+    histogram = telemetry.histogram(names.METRIC_RPC_SERVER_CALL_DURATION)
+    counter = telemetry.counter(names.METRIC_RPC_ERRORS)
     for number in range(3000):
-        histogram.record(1, {"n": number})
-        counter.add(1, {"n": number})
-    for name in (names.METRIC_LOOP_LAG, names.METRIC_RPC_ERRORS):
+        histogram.record(1, {names.ATTR_RPC_METHOD: number})
+        counter.add(1, {names.ATTR_RPC_METHOD: number})
+    for name in (names.METRIC_RPC_SERVER_CALL_DURATION, names.METRIC_RPC_ERRORS):
         assert len(telemetry.points(name)) <= 2001
 
 

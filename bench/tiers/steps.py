@@ -1,0 +1,171 @@
+"""What one reload, one store and the control calls take, against a copy of the same bytes in the same run.
+
+A real expander in a process of its own, a ranker's way to it in this one. A reload is all of it: lookup, grant, copy
+with digest, and the expander's word that the pin held. The copy beside it is numpy's, of the same bytes between pages
+of this process, in turns with the reload.
+
+Source: design, section 3 (expander).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.cluster import free_addresses, is_serving
+from demo.processes import ProcessSpec, Supervisor
+from relaygr.domain.identity import ModelIdentity, PsiKey, UserKey
+from relaygr.rpc.channel import ChannelPool
+from relaygr.telemetry import Telemetry
+from services.ranker.adapters.dram import DramTier
+
+MIB = 1024 * 1024
+SIZES_MIB = (1, 4, 8, 16, 32, 64)
+PAGE_BYTES = MIB
+"""Of a page of K/V: 128 tokens of a model of 8 KiB a token."""
+SEGMENT_BYTES = 768 * MIB
+ROUNDS = 25
+CONTROL_ROUNDS = 200
+CONTROL_BYTES = 4096
+MODEL = ModelIdentity("tiers", "1", "ab" * 32, "bfloat16", "paged128", 1024)
+DIGEST = b"0123456789abcdef"
+ATTACH_S = 10.0
+CALL_TIMEOUT_S = 1.0
+"""Of control calls here; a busy machine must not end the measurement."""
+
+Pages = list[NDArray[np.uint8]]
+
+
+@dataclass
+class Sized:
+    """Seconds of each round at one size."""
+
+    bytes: int
+    reload_s: list[float] = field(default_factory=list)
+    copy_s: list[float] = field(default_factory=list)
+    store_s: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, float]:
+        """Medians; `reload_per_copy` above 1 is faster than a copy."""
+        reload_s, copy_s, store_s = (statistics.median(one) for one in (self.reload_s, self.copy_s, self.store_s))
+        return {
+            "reload_ms": round(1e3 * reload_s, 3),
+            "reload_p99_ms": round(1e3 * float(np.quantile(self.reload_s, 0.99)), 3),
+            "reload_gbps": round(self.bytes / reload_s / 1e9, 2),
+            "memcpy_gbps": round(self.bytes / copy_s / 1e9, 2),
+            "reload_per_memcpy": round(copy_s / reload_s, 3),
+            "store_gbps": round(self.bytes / store_s / 1e9, 2),
+        }
+
+
+def measure_steps() -> dict[str, object]:
+    """By size in MiB, and the control calls alone."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> dict[str, object]:
+    async with _tier() as tier:
+        control_ms = await _control_ms(tier)
+        sizes = {str(mib): (await _sized(tier, mib * MIB)).to_json() for mib in SIZES_MIB}
+    return {"control_ms": control_ms, "sizes": sizes}
+
+
+async def _sized(tier: DramTier, size_bytes: int) -> Sized:
+    """Store, reload and copy in turns; every round a key of its own, so that each store is a store."""
+    found = Sized(size_bytes)
+    source, target, beside = (_pages(size_bytes, seed) for seed in (1, 2, 3))
+    for number in range(ROUNDS + 1):
+        key = PsiKey(UserKey("default", f"{size_bytes}-{number}"), MODEL.key, 0)
+        begun_s = time.perf_counter()
+        assert await tier.store(key, 128, DIGEST, source, ""), "a store was refused"
+        stored_s = time.perf_counter()
+        hit = await tier.lookup(key)
+        assert hit is not None and await tier.load(hit, target), "what was stored was not found"
+        loaded_s = time.perf_counter()
+        _copy(source, beside)
+        copied_s = time.perf_counter()
+        assert all(np.array_equal(one, other) for one, other in zip(source, target, strict=True))
+        if number:
+            # The first round faults pages in.
+            found.store_s.append(stored_s - begun_s)
+            found.reload_s.append(loaded_s - stored_s)
+            found.copy_s.append(copied_s - loaded_s)
+    return found
+
+
+async def _control_ms(tier: DramTier) -> dict[str, float]:
+    """Lookup, grant and end of a load whose bytes take no time."""
+    key = PsiKey(UserKey("default", "control"), MODEL.key, 0)
+    page = [np.ones(CONTROL_BYTES, np.uint8)]
+    assert await tier.store(key, 1, DIGEST, page, "")
+    times_ms = []
+    for _ in range(CONTROL_ROUNDS):
+        begun_s = time.perf_counter()
+        hit = await tier.lookup(key)
+        assert hit is not None and await tier.load(hit, page)
+        times_ms.append(1e3 * (time.perf_counter() - begun_s))
+    p50, p99 = np.quantile(times_ms, (0.5, 0.99))
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "count": len(times_ms)}
+
+
+def _copy(source: Pages, target: Pages) -> None:
+    for one, other in zip(source, target, strict=True):
+        np.copyto(other, one)
+
+
+def _pages(size_bytes: int, seed: int) -> Pages:
+    rng = np.random.default_rng(seed)
+    count = max(1, size_bytes // PAGE_BYTES)
+    return [rng.integers(0, 256, size_bytes // count, dtype=np.uint8) for _ in range(count)]
+
+
+@asynccontextmanager
+async def _tier() -> AsyncIterator[DramTier]:
+    """An expander on loopback, and this process attached to it."""
+    with tempfile.TemporaryDirectory(prefix="relaygr-tiers-") as folder, Supervisor(Path(folder)) as supervisor:
+        (address,) = free_addresses(1)
+        supervisor.start(_expander(address))
+        supervisor.wait_ready("expander")
+        telemetry = Telemetry.setup("relaygr-tiers", "tiers", None, b"tiers")
+        channels = ChannelPool(telemetry)
+        tier = DramTier(address, channels, "tiers", 1, MODEL, call_timeout_s=CALL_TIMEOUT_S)
+        tier.start()
+        try:
+            async with asyncio.timeout(ATTACH_S):
+                while not tier.is_attached:  # noqa: ASYNC110 - attaching is announced to a callback of the engine's
+                    await asyncio.sleep(0.01)
+            yield tier
+        finally:
+            await tier.close()
+            await channels.close()
+            telemetry.shutdown()
+
+
+def _expander(address: str) -> ProcessSpec:
+    settings = {
+        "ADDRESS": address,
+        "DEPLOYMENT": f"tiers.{os.getpid()}",
+        "SEGMENT_BYTES": str(SEGMENT_BYTES),
+    }
+    return ProcessSpec(
+        name="expander",
+        command=(sys.executable, "-m", "services.expander"),
+        environment={f"RELAYGR_EXPANDER_{name}": value for name, value in settings.items()},
+        is_ready=lambda: is_serving(address),
+    )
+
+
+def ratio_from(sizes: dict[str, dict[str, float]], least_mib: int) -> float:
+    """The least share of a copy's speed, of sizes from so many MiB on."""
+    return min(one["reload_per_memcpy"] for size, one in sizes.items() if int(size) >= least_mib)
