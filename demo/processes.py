@@ -42,7 +42,7 @@ class ProcessSpec:
     is_ready: Callable[[], bool]
     """Asked again and again until it says yes; must answer within a second."""
     stops_last: bool = False
-    """True for what the others need to leave in good order: the registry, the collector."""
+    """True for what the others need to leave in good order: the registry, the console."""
 
 
 class Supervisor:

@@ -132,7 +132,7 @@ class Demo:
     def start(self, prepared: Prepared, supervisor: Supervisor) -> Cluster:
         """Start the cluster with budgets that make the relay necessary."""
         run_dir = self._options.run_dir.resolve()
-        with self._step("start", "starting etcd, trigger, router, two rankers, expander, collector"):
+        with self._step("start", "starting etcd, trigger, router, two rankers, expander, console"):
             token_bytes = token_bytes_of(prepared.folder / "checkpoint")
             psi = psi_bytes(prepared.planned, token_bytes)
             catalogue = run_dir / "catalogue.npy"
@@ -262,7 +262,7 @@ class Demo:
 
 
 async def _trace_page(folder: Path, outcomes: list[Outcome]) -> str:
-    """A page of a late request that was ranked on psi, once the collector has written it."""
+    """A page of a late request that was ranked on psi, once the console has written it."""
     wanted = [outcome.trace_id for outcome in outcomes if outcome.tier not in ("", "FULL") and outcome.is_admitted]
     deadline_s = time.monotonic() + _TRACE_TIMEOUT_S
     while time.monotonic() < deadline_s:

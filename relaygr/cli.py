@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from relaygr.client.commands import forget, health, instances, recommend
+from relaygr.client.commands import forget, health, instances, recommend, trace
 from relaygr.client.commands.cluster import Cluster
 from relaygr.client.commands.report import CommandError, Report
 from relaygr.errors import RelayError, Unreachable
@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     command: Command = arguments.command
     try:
-        cluster = Cluster.load(arguments.cluster, trigger=arguments.trigger, router=arguments.router)
+        given = {name: getattr(arguments, name, "") for name in ("trigger", "router", "console")}
+        cluster = Cluster.load(arguments.cluster, **given)
         report = asyncio.run(command(arguments, cluster))
     except CommandError as error:
         return _fail(str(error), MISUSED)
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     forget.add_arguments(command("forget", forget.run, "erase a user everywhere"))
     instances.add_drain_arguments(command("drain", instances.drain, "stop admissions on an instance"))
     command("health", health.run, "show which processes serve")
+    trace.add_arguments(command("trace", trace.run, "show where a request's milliseconds went"))
     return top
 
 

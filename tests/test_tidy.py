@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("relaygr", "services", "trainer", "demo", "scripts", "tests", "sim", "bench")
+PACKAGES = ("relaygr", "services", "trainer", "console", "demo", "scripts", "tests", "sim", "bench")
 GENERATED = (ROOT / "relaygr" / "v1", ROOT / "relaygr" / "telemetry" / "names.py")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
@@ -137,7 +137,7 @@ def anchors(path: Path) -> set[str]:
 
 def test_paths_that_documents_name_exist():
     """A path in backticks that begins with a folder of ours is a promise."""
-    pattern = re.compile(r"`((?:relaygr|services|trainer|demo|bench|scripts|tests|ops|docs|protos)/[\w./*-]*)`")
+    pattern = re.compile(r"`((?:relaygr|services|trainer|console|demo|bench|scripts|tests|ops|docs|protos)/[\w./*-]*)`")
     found = []
     for path in markdown_files():
         for target in pattern.findall(path.read_text()):

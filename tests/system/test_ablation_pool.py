@@ -18,7 +18,7 @@ from tests.system.world import ITEMS, USERS, arrive_admitted, client_of, small_p
 def pooled(tmp_path_factory):
     plan = small_plan(tmp_path_factory.mktemp("pooled"))
     mode = MODES["remote_pool"]
-    plan = replace(plan, commands=mode.commands, without=("collector", *mode.without), extra=mode.extra)
+    plan = replace(plan, commands=mode.commands, without=("console", *mode.without), extra=mode.extra)
     with Supervisor(plan.run_dir / "logs") as supervisor:
         cluster = Cluster(plan, supervisor)
         cluster.start()

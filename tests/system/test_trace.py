@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from demo.traces import Span
+from console.traces import Span
 from relaygr.telemetry import Telemetry, names
 from tests.system.world import FRESH_USERS, client_of, relay_admitted, relay_once, until
 

@@ -32,6 +32,8 @@ class Cluster:
     """.npy file of int64 candidate ids."""
     traces: str = ""
     """Path or address where traces can be read."""
+    console: str = ""
+    """Address of the console's page."""
     otlp: str = ""
     """Address of the trace collector."""
 

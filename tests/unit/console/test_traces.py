@@ -1,28 +1,7 @@
-from demo.story import sentence, story_of
-from demo.traces import Link, Span, TraceBook
-from demo.waterfall import index_page, trace_page
-from relaygr.telemetry import names
+"""Which traces are ready, and that what is kept is bounded."""
 
-MS = 1_000_000
-
-
-def span(
-    span_id: str, parent: str = "", *, trace: str = "t1", name: str = "work", start: int = 0, end: int = 1, **more
-):
-    return Span(
-        trace_id=trace,
-        span_id=span_id,
-        parent_span_id=parent,
-        name=name,
-        kind=more.get("kind", "INTERNAL"),
-        service=more.get("service", "relaygr-ranker"),
-        instance=more.get("instance", "ranker-1"),
-        start_unix_ns=start * MS,
-        end_unix_ns=end * MS,
-        attributes=more.get("attributes", {}),
-        links=more.get("links", ()),
-        is_error=False,
-    )
+from console.traces import Link, Span, TraceBook
+from tests.unit.console.example import span
 
 
 def book(**more) -> TraceBook:
@@ -70,46 +49,11 @@ def test_a_span_survives_the_file():
     assert Span.from_json(one.to_json()) == one
 
 
-def relay(tier: str, ready: int, ranked: int) -> list[Span]:
-    return [
-        span("root", name=names.SPAN_RECOMMEND, end=100, service="relaygr-client", instance="client"),
-        span("made", "root", name=names.SPAN_PRE_INFER_PRODUCE, start=2, end=ready),
-        span("rank", "root", name="relaygr.v1.RankerService/Rank", kind="SERVER", start=ranked, end=ranked + 4),
-        span(
-            "compute",
-            "rank",
-            name=names.SPAN_RANK_COMPUTE,
-            start=ranked + 1,
-            end=ranked + 3,
-            attributes={names.ATTR_RANK_TIER: tier, names.ATTR_RANK_PSI_TOKENS: 300},
-            links=(Link(trace_id="t1", span_id="made"),),
-        ),
-    ]
-
-
-def test_the_sentence_says_by_how_much_psi_was_ready():
-    assert sentence(relay("DEVICE", 20, 60)) == (
-        "Psi of 300 tokens was inferred and ready 40.0 ms before ranking came; ranking took 4.0 ms."
-    )
-    assert "was reloaded from DRAM and ready 40.0 ms before" in sentence(relay("DRAM", 20, 60))
-    assert "ready 5.0 ms later" in sentence(relay("JOINED", 65, 60))
-
-
-def test_the_sentence_says_why_there_was_no_psi():
-    spans = [one for one in relay("FULL", 20, 60) if one.span_id != "made"]
-    spans[0].attributes[names.ATTR_TRIGGER_DECISION] = "NOT_AT_RISK"
-    assert "not at risk" in sentence(spans)
-
-
-def test_a_page_shows_every_span_and_the_link_and_escapes_what_it_shows():
-    spans = relay("DEVICE", 20, 60)
-    spans[0].attributes["note"] = "<script>"
-    page = trace_page(spans)
-    assert page.count("<rect") == len(spans)
-    assert "stroke-dasharray" in page
-    assert "<script>" not in page
-    assert story_of(spans).tier == "DEVICE"
-
-
-def test_the_index_links_every_trace():
-    assert 'href="abc.html"' in index_page([("abc", "what happened")])
+def test_what_comes_late_for_a_trace_that_was_given_up_pushes_out_no_other():
+    traces = book()
+    for number in range(5):
+        traces.add([span(f"s{number}", trace=f"t{number}")], number)
+    traces.add([span("late", trace="t0"), span("later", trace="t1")], 9)
+    traces.check()
+    assert sorted(traces.due(1000).written) == ["t2", "t3", "t4"]
+    assert traces.dropped_spans == 2
