@@ -21,7 +21,6 @@ POINTS_MAX = 500
 METRICS_MAX = 200
 FORGOTTEN_S = 60.0
 """A process that has not been heard of for so long is not shown."""
-_ZERO_EVENTS = ("race_", "corrupt")
 _STATES = ("published", "staging", "quarantined", "doomed", "free")
 
 Attributes = tuple[tuple[str, str], ...]
@@ -106,9 +105,9 @@ class SignalBook:
         return [
             {"instance": process.instance, "event": event, "value": value}
             for process in self._recent(now_ns)
-            for metric in (names.METRIC_RESIDENCY_EVENTS, names.METRIC_DRAM_EVENTS)
+            for metric, events in names.MUST_BE_ZERO.items()
             for event, value in _by(process, metric, names.ATTR_RESIDENCY_EVENT).items()
-            if event.startswith(_ZERO_EVENTS)
+            if event in events
         ]
 
     def _process(self, service: str, instance: str, now_ns: int) -> _Process:
