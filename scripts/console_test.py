@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
         "screenshots": len(list(OUT.glob("*.png"))),
     }
     print(json.dumps(counted))
-    return 1 if code or failed or not ran else 0
+    # Without a browser all that need one are skipped, and what is left says nothing of the page.
+    return 1 if code or failed or not counted["pages"] else 0
 
 
 def publish() -> None:

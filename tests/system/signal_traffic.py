@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import secrets
 import sys
 import time
 import urllib.request
@@ -97,7 +98,9 @@ class Traffic:
 
     async def not_at_risk(self) -> None:
         """Ranked in full, without a ticket."""
-        decision, ranking = await self._relay(self._target.users[0], budget_ms=NO_RISK_MS)
+        # Of a known user psi may be there from before.
+        newcomer = f"newcomer-{secrets.token_hex(4)}"
+        decision, ranking = await self._relay(newcomer, behaviours=history(APPEND_BEHAVIOURS[0]), budget_ms=NO_RISK_MS)
         assert (decision, ranking.tier) == ("NOT_AT_RISK", "FULL"), (decision, ranking.tier)
 
     async def declined(self) -> None:
