@@ -115,6 +115,9 @@ bench-engine-quick: $(INSTALLED) generated ## the same at 4096 tokens and one th
 bench-report: $(INSTALLED) generated ## tables and pictures of the last run of the engine's, into bench/reports
 	@$(BIN)/python -m bench.engine.report run/bench/engine.json
 
+tier-bench: $(INSTALLED) generated ## reloads, stores and appends against copies and recomputing, eviction policies on traces; ends with one JSON line
+	@$(BIN)/python -m bench.tiers $(ARGS)
+
 bench-tracing: $(INSTALLED) generated ## what tracing costs, with the console killed and stopped, too; 10 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load.tracing $(ARGS)
 
@@ -182,5 +185,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-tracing imports types unit property contract model exact system compose-smoke compose-test console-test \
+  bench-tracing tier-bench imports types unit property contract model exact system compose-smoke compose-test console-test \
   protos telemetry native fmt docs clean generated

@@ -2,13 +2,15 @@
 
 Needs docker and nothing else of the machine. Steps: docker compose takes every combination of overlays, images are
 built, the alert rules pass promtool and fire in its tests, the system is healthy in time, requests of both kinds (at
-risk and not) are answered, the console has a whole trace of each, light images hold no torch. The last line is one
-JSON document:
+risk and not) are answered, the console has a whole trace of each, light images hold no torch, and every service
+emits what ops/telemetry.yaml says and nothing else (requests of every kind are sent for that, inside the network where
+rankers and expander can be reached, and a ranker is killed). The last line is one JSON document:
 
-    {"healthy_s", "requests", "answered", "trace_complete", "down_s", "image_mb": {image: MB}}
+    {"healthy_s", "requests", "answered", "trace_complete", "signals_amiss", "down_s", "image_mb": {image: MB}}
 
 healthy_s is from `docker compose up` until everybody is healthy, six seconds of training included. It fails when
-something was not answered, less than 0.99 of the traces are whole, or up or down took too long.
+something was not answered, less than 0.99 of the traces are whole, a signal is missing or foreign, or up or down took
+too long.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from relaygr.client import RelayClient
 from relaygr.errors import RelayError
 from relaygr.telemetry import Telemetry
 from scripts.compose_project import ROOT, ComposeFailed, ComposeProject, NoEngine, have_image, run, stacks
+from tests.system.signal_matrix import undeclared, unseen
+from tests.system.signal_traffic import Target, Traffic, drive, get_json
 
 PROJECT = "relaygr-compose-test"
 HEALTHY_S_MAX, DOWN_S_MAX, TRACE_COMPLETE_MIN = 180.0, 15.0, 0.99
@@ -39,6 +43,11 @@ CANDIDATES = 50
 BUDGETS_MS = (0.01, 0.0)
 """Every second request is at risk whatever it takes; the others have the trigger's budget."""
 TRACES_WAIT_S = 30.0
+SETTINGS = {"TRAIN_MINUTES": "0.1", "RANKER_DEVICE_BYTES": str(8 << 20)}
+"""Room for a few users' psi on each device, so that others go to DRAM and some are declined."""
+LOST = "ranker-2"
+SIGNALS_WAIT_S = 120.0
+"""Metrics come every five seconds, and a gauge must be read while something is in it."""
 _NO_TORCH = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
 
 
@@ -50,6 +59,7 @@ class Result:
     requests: int = 0
     answered: int = 0
     trace_complete: float = 0.0
+    signals_amiss: list[str] = field(default_factory=lambda: ["not asked"])
     down_s: float = -1.0
     image_mb: dict[str, int] = field(default_factory=dict)
 
@@ -59,6 +69,7 @@ class Result:
             f"healthy within {HEALTHY_S_MAX:g} s": 0 <= self.healthy_s < HEALTHY_S_MAX,
             "every request answered": self.answered == self.requests > 0,
             f"{TRACE_COMPLETE_MIN:.0%} of the traces whole": self.trace_complete >= TRACE_COMPLETE_MIN,
+            "every signal seen, and no other": not self.signals_amiss,
             f"down within {DOWN_S_MAX:g} s": 0 <= self.down_s < DOWN_S_MAX,
         }
         return [target for target, is_met in targets.items() if not is_met]
@@ -70,7 +81,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=200, help="how many (200)")
     given = parser.parse_args()
     try:
-        project = ComposeProject(PROJECT, images="compose-test", settings={"TRAIN_MINUTES": "0.1"})
+        project = ComposeProject(PROJECT, images="compose-test", settings=SETTINGS)
     except NoEngine as error:
         print(f"compose-test: {error}; install docker with docker compose, and start it", file=sys.stderr)
         return 2
@@ -116,7 +127,10 @@ def check(project: ComposeProject, result: Result) -> None:
     result.answered = len(trace_ids)
     say(f"{result.answered} of {result.requests} answered")
     result.trace_complete = round(complete(project, trace_ids) / max(1, result.requests), 4)
-    say(f"{result.trace_complete:.1%} of the traces are whole")
+    say(f"{result.trace_complete:.1%} of the traces are whole; sending every kind of request")
+    drive_inside(project)
+    result.signals_amiss = asyncio.run(drive_outside(project))
+    say(f"signals missing or foreign: {', '.join(result.signals_amiss) or 'none'}")
 
 
 def check_rules(project: ComposeProject) -> None:
@@ -164,6 +178,53 @@ async def recommend(client: RelayClient, number: int) -> str:
             await asyncio.sleep(RETRIEVAL_S)
         await relay.rank(range(1, CANDIDATES + 1))
         return relay.trace_id
+
+
+def drive_inside(project: ComposeProject) -> None:
+    """Requests of every kind, from a container beside the services: rankers and expander are published nowhere."""
+    addresses = {
+        "trigger": "trigger:7001",
+        "router": "router-1:7002",
+        "rankers": "ranker-1:7003,ranker-2:7003",
+        "expander": "expander:7004",
+        "otlp": "http://console:4317",
+        "console": "http://console:7080",
+        "users": "80",
+    }
+    options = [part for name, value in addresses.items() for part in (f"--{name}", value)]
+    where = [f"--network={PROJECT}_default", f"--volume={ROOT / 'tests'}:/app/tests:ro", "--tmpfs=/tmp"]
+    driver = ["python", "-m", "tests.system.signal_traffic", *options]
+    run("docker", "run", "--rm", "--read-only", *where, project.env["RELAYGR_IMAGE"], *driver, timeout_s=300.0)
+
+
+async def drive_outside(project: ComposeProject) -> list[str]:
+    """A ranker is killed under load; then requests until every signal was seen. What is missing or foreign."""
+
+    async def lose() -> None:
+        await asyncio.to_thread(project, "kill", "-s", "SIGKILL", LOST)
+
+    async def regain() -> None:
+        await asyncio.to_thread(project, "start", LOST)
+
+    target = Target(
+        trigger=project.addresses["TRIGGER_PORT"],
+        router=project.addresses["ROUTER_PORT"],
+        otlp=f"http://{project.addresses['OTLP_PORT']}",
+        users=[str(user) for user in range(1, 81)],
+        lose_ranker=lose,
+        regain_ranker=regain,
+    )
+    url = f"http://{project.addresses['CONSOLE_PORT']}/api/signals"
+
+    async def until_all_is_seen(traffic: Traffic) -> None:
+        await traffic.rerouted()
+        deadline_s = time.monotonic() + SIGNALS_WAIT_S
+        while unseen(await asyncio.to_thread(get_json, url)) and time.monotonic() < deadline_s:
+            await traffic.burst()
+
+    await drive(target, has_everything=False, then=until_all_is_seen)
+    seen = await asyncio.to_thread(get_json, url)
+    return unseen(seen) + undeclared(seen)
 
 
 def complete(project: ComposeProject, trace_ids: list[str]) -> int:

@@ -6,7 +6,15 @@ import pytest
 
 from scripts.compose_test import Result
 
-GOOD = Result(healthy_s=30.0, requests=200, answered=200, trace_complete=0.99, down_s=4.0, image_mb={"relaygr": 400})
+GOOD = Result(
+    healthy_s=30.0,
+    requests=200,
+    answered=200,
+    trace_complete=0.99,
+    signals_amiss=[],
+    down_s=4.0,
+    image_mb={"relaygr": 400},
+)
 
 
 def test_a_run_that_meets_every_target_passes():
@@ -21,6 +29,7 @@ def test_a_run_that_meets_every_target_passes():
         {"answered": 199},
         {"requests": 0, "answered": 0},
         {"trace_complete": 0.985},
+        {"signals_amiss": ["router: a span"]},
         {"down_s": 15.0},
         {"down_s": -1.0},
     ],

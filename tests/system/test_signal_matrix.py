@@ -1,7 +1,4 @@
-"""Every signal of the registry is emitted by every service that must emit it, and nothing else is.
-
-The matrix is emitted_by in ops/telemetry.yaml; calls are those of the protos.
-"""
+"""Every signal of the registry is emitted by every service that must emit it, and nothing else is."""
 
 from __future__ import annotations
 
@@ -12,65 +9,14 @@ from typing import Any
 import pytest
 
 from relaygr.telemetry import names
-from relaygr.v1 import expander_pb2, ranker_pb2, router_pb2, trigger_pb2
+from tests.system.signal_matrix import must_emit, undeclared, unseen
 from tests.system.signal_traffic import Target, Traffic, drive, get_json
 from tests.system.world import CANDIDATES, ITEMS, USERS
 
 pytestmark = pytest.mark.timeout(300)
 
-SERVED_BY = {"trigger": trigger_pb2, "router": router_pb2, "ranker": ranker_pb2, "expander": expander_pb2}
-CALLS = {"client": ("trigger", "router"), "trigger": ("router",), "router": ("ranker",), "ranker": ("expander",)}
-UNSAMPLED = {"relaygr.v1.ExpanderService/Attach"}
-"""Heartbeats, which would drown everything else."""
 SEEN_WITHIN_S = 120.0
 """Metrics come every five seconds, and a gauge must be read while something is in it."""
-
-
-def served(service: str) -> set[str]:
-    """Names of the spans of a service's own methods."""
-    (found,) = SERVED_BY[service].DESCRIPTOR.services_by_name.values()
-    return {f"{found.full_name}/{method}" for method in found.methods_by_name} - UNSAMPLED
-
-
-def must_emit(service: str) -> tuple[set[str], set[str]]:
-    """Spans and metrics."""
-    declared = {name for name, emitters in names.EMITTED_BY.items() if service in emitters}
-    metrics = declared & names.INSTRUMENTS.keys()
-    return declared - metrics | (served(service) if service in SERVED_BY else set()), metrics
-
-
-def may_emit(service: str) -> set[str]:
-    """Spans: its own, and those of the calls that it makes."""
-    return must_emit(service)[0].union(*(served(peer) for peer in CALLS.get(service, ())))
-
-
-SERVICES = ("client", *SERVED_BY)
-
-
-def unseen(signals: dict[str, Any]) -> list[str]:
-    """What is declared and was not seen, or was zero all the time."""
-    found = []
-    for service in SERVICES:
-        seen = signals["services"].get(f"relaygr-{service}", {"spans": {}, "metrics": {}})
-        spans, metrics = must_emit(service)
-        found += [f"{service}: span {name}" for name in sorted(spans - seen["spans"].keys())]
-        for name in sorted(metrics):
-            metric = seen["metrics"].get(name)
-            if metric is None:
-                found.append(f"{service}: metric {name}")
-            elif not metric["is_nonzero"] and name not in names.MAY_BE_ZERO:
-                found.append(f"{service}: metric {name} is zero")
-    return found
-
-
-def undeclared(signals: dict[str, Any]) -> list[str]:
-    """What was seen of our services and is not theirs to emit."""
-    found = []
-    for service in SERVICES:
-        seen = signals["services"].get(f"relaygr-{service}", {"spans": {}, "metrics": {}})
-        found += [f"{service}: span {name}" for name in sorted(seen["spans"].keys() - may_emit(service))]
-        found += [f"{service}: metric {name}" for name in sorted(seen["metrics"].keys() - must_emit(service)[1])]
-    return found
 
 
 def target_of(cluster) -> Target:
