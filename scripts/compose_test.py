@@ -32,6 +32,7 @@ from relaygr.telemetry import Telemetry
 from scripts.compose_project import ROOT, ComposeFailed, ComposeProject, NoEngine, have_image, run, stacks
 from tests.system.signal_matrix import undeclared, unseen
 from tests.system.signal_traffic import Target, Traffic, drive, get_json
+from trainer.data import AGE_GROUPS, GENDERS, OCCUPATIONS
 
 PROJECT = "relaygr-compose-test"
 HEALTHY_S_MAX, DOWN_S_MAX, TRACE_COMPLETE_MIN = 180.0, 15.0, 0.99
@@ -190,6 +191,8 @@ def drive_inside(project: ComposeProject) -> None:
         "otlp": "http://console:4317",
         "console": "http://console:7080",
         "users": "80",
+        # Of the model that the stack trains: groups of age, genders, occupations.
+        "user-categorical": ",".join(map(str, (AGE_GROUPS + 1, len(GENDERS), len(OCCUPATIONS)))),
     }
     options = [part for name, value in addresses.items() for part in (f"--{name}", value)]
     where = [f"--network={PROJECT}_default", f"--volume={ROOT / 'tests'}:/app/tests:ro", "--tmpfs=/tmp"]

@@ -153,7 +153,8 @@ def _check_cut(cut: pb.Cut, chain: Chain, field: str) -> None:
             f"{field}.cut.behaviour_count", f"{cut.behaviour_count}, but {chain.token_count - 1} were sent"
         )
     if cut.digest and cut.digest != chain.digest:
-        raise InvalidRequest(f"{field}.cut.digest", "does not match the behaviours sent")
+        problem = "does not match the behaviours and profile sent; give the client the model's features"
+        raise InvalidRequest(f"{field}.cut.digest", problem)
 
 
 def cut_of(prefix: Prefix) -> pb.Cut:

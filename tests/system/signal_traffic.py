@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from relaygr.behaviours.columns import FeatureSpec
 from relaygr.client import Ranking, RelayClient
 from relaygr.errors import RelayError
 from relaygr.telemetry import Telemetry
@@ -40,6 +41,8 @@ NO_RISK_MS = 10_000.0
 LATEST_MS = 500.0
 NOW_S = 1_700_000_000
 PATIENCE_S = 30.0
+LINGER_S = 12.0
+"""Two periods of the metrics, and a margin."""
 APPEND_BEHAVIOURS = (200, 300)
 """More new ones than a rank infers by itself, so that they are appended to psi."""
 
@@ -57,6 +60,8 @@ class Target:
     users: Sequence[str]
     """With a history in the store; more than the devices have room for."""
     items: Sequence[int] = field(default_factory=lambda: range(1, 65))
+    features: FeatureSpec = field(default_factory=FeatureSpec)
+    """The model's, for histories that are sent along."""
     rankers: Sequence[str] = ()
     """Addresses, to drain one and to ask each about itself; empty: that is left out."""
     expander: str = ""
@@ -249,7 +254,12 @@ async def drive(
     telemetry = Telemetry.setup("relaygr-client", "signal-traffic", target.otlp, b"signal-traffic")
     try:
         async with RelayClient(
-            target.trigger, target.router, telemetry=telemetry, arrive_timeout_ms=1000.0, rank_deadline_ms=5000.0
+            target.trigger,
+            target.router,
+            telemetry=telemetry,
+            arrive_timeout_ms=1000.0,
+            rank_deadline_ms=5000.0,
+            features=target.features,
         ) as client:
             traffic = Traffic(target, client)
             left_out = await traffic.everything() if has_everything else []
@@ -258,6 +268,13 @@ async def drive(
             return left_out
     finally:
         await asyncio.to_thread(telemetry.shutdown)
+
+
+async def linger(traffic: Traffic) -> None:
+    """Go on until every service has sent its metrics of what came before, and so has this client."""
+    deadline_s = time.monotonic() + LINGER_S
+    while time.monotonic() < deadline_s:
+        await traffic.burst()
 
 
 def get_json(url: str) -> Any:
@@ -276,17 +293,20 @@ def main() -> int:
     parser.add_argument("--otlp", default="http://127.0.0.1:4317")
     parser.add_argument("--console", default="http://127.0.0.1:7080")
     parser.add_argument("--users", type=int, default=40, help="users 1 to N have histories")
+    parser.add_argument("--user-categorical", default="", help="the model's vocabulary sizes of profiles, with commas")
     given = parser.parse_args()
+    sizes = tuple(int(size) for size in given.user_categorical.split(",") if size)
     target = Target(
         trigger=given.trigger,
         router=given.router,
         otlp=given.otlp,
         users=[str(user) for user in range(1, given.users + 1)],
         rankers=[address for address in given.rankers.split(",") if address],
+        features=FeatureSpec(user_categorical=sizes),
         expander=given.expander,
     )
     try:
-        left_out = asyncio.run(drive(target))
+        left_out = asyncio.run(drive(target, then=linger))
         sys.stdout.write(json.dumps(get_json(f"{given.console}/api/signals"), indent=2) + "\n")
     except (AssertionError, RelayError, OSError) as error:
         sys.stderr.write(f"{error}; see that the addresses are right and everything serves\n")
