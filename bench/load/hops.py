@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="relaygr-hops-") as name:
         folder = given.run_dir or Path(name)
         with Supervisor(folder / "logs") as supervisor:
-            cluster = Cluster(_plan(folder, given), supervisor)
+            cluster = Cluster(plan_of(folder, given), supervisor)
             cluster.start()
             found = asyncio.run(Hops(cluster, given).measure())
     print(json.dumps(found), flush=True)
@@ -76,10 +76,10 @@ class Hops:
         async with client:
             await self._send(client, range(self._given.users), self._given.warm_rate)
             idle_ms = await self._idle()
-            before = _cpu_of(self._pids)
+            before = cpu_of(self._pids)
             users = self._rng.integers(0, self._given.users, int(self._given.rate * self._given.seconds))
             rankings = await self._send(client, users.tolist(), self._given.rate)
-            after = _cpu_of(self._pids)
+            after = cpu_of(self._pids)
         if self._channel is not None:
             await self._channel.close()
         await asyncio.to_thread(telemetry.shutdown)
@@ -88,9 +88,9 @@ class Hops:
     async def _idle(self) -> dict[str, float]:
         """CPU milliseconds a second of processes that nobody asks anything."""
         await asyncio.sleep(_REST_S)
-        before = _cpu_of(self._pids)
+        before = cpu_of(self._pids)
         await asyncio.sleep(_REST_S)
-        after = _cpu_of(self._pids)
+        after = cpu_of(self._pids)
         idle_ms = {name: round(1e3 * (after[name] - before[name]) / _REST_S, 2) for name in before}
         print(f"  CPU ms a second when idle: {idle_ms}", file=sys.stderr)
         return idle_ms
@@ -178,7 +178,7 @@ def _parts_of(ranking: Ranking) -> dict[str, float]:
     }
 
 
-def _cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
+def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
     """CPU seconds so far of each process, of the threads it has now."""
     return {name: sum(_thread_seconds(pid).values()) for name, pid in pids.items()}
 
@@ -191,7 +191,8 @@ def _thread_seconds(pid: int) -> dict[int, float]:
     return seconds
 
 
-def _plan(folder: Path, given: argparse.Namespace) -> ClusterPlan:
+def plan_of(folder: Path, given: argparse.Namespace) -> ClusterPlan:
+    """A cluster on a store and a model that are written into the folder first."""
     _write_store(folder / "store", given)
     _write_model(folder / "model")
     return ClusterPlan(
@@ -237,20 +238,25 @@ def _write_model(folder: Path) -> None:
     checkpoint.save(checkpoint.random_model(config, np.arange(1, ITEMS + 1), _MODEL_SEED), folder)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.load.hops", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rate", type=float, default=15.0, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long they are sent")
-    parser.add_argument("--users", type=int, default=48, help="users, all warmed up before")
-    parser.add_argument("--warm-rate", type=float, default=10.0, help="requests a second of the warm-up")
-    parser.add_argument("--behaviours", type=int, default=1000, help="of a user, on average")
-    parser.add_argument("--candidates", type=int, default=256)
-    parser.add_argument("--gap-ms", type=float, default=60.0, help="from arrive to rank")
-    parser.add_argument("--device-mib", type=int, default=320, help="device budget of each ranker")
-    parser.add_argument("--collector", action="store_true", help="with spans and metrics exported")
-    parser.add_argument("--bare", action="store_true", help="with a bare gRPC call after each, for comparison")
+def add_traffic_options(parser: argparse.ArgumentParser, *, rate_hz: float, users: int) -> None:
+    """What is sent, to how large a cluster, and where its logs go; the rate and the users have these defaults."""
+    parser.add_argument("--rate", type=float, default=rate_hz, help=f"requests a second ({rate_hz:g})")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long they are sent, each time (20)")
+    parser.add_argument("--users", type=int, default=users, help=f"users, all warmed up before ({users})")
+    parser.add_argument("--warm-rate", type=float, default=10.0, help="requests a second of the warm-up (10)")
+    parser.add_argument("--behaviours", type=int, default=1000, help="of a user, on average (1000)")
+    parser.add_argument("--candidates", type=int, default=256, help="of a request (256)")
+    parser.add_argument("--gap-ms", type=float, default=60.0, help="from arrive to rank (60)")
+    parser.add_argument("--device-mib", type=int, default=320, help="device budget of each ranker (320)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, help="keep logs there")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.load.hops", description=(__doc__ or "").partition("\n")[0])
+    add_traffic_options(parser, rate_hz=15.0, users=48)
+    parser.add_argument("--collector", action="store_true", help="with spans and metrics exported")
+    parser.add_argument("--bare", action="store_true", help="with a bare gRPC call after each, for comparison")
     return parser
 
 

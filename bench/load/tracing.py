@@ -109,12 +109,12 @@ class Phases(hops.Hops):
         self._rng = np.random.default_rng(self._given.seed)
         sent = int(self._given.rate * self._given.seconds)
         users = self._rng.integers(0, self._given.users, sent).tolist()
-        before = hops._cpu_of(self._pids)
+        before = hops.cpu_of(self._pids)
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send(client, users, self._given.rate))
             if disturb is not None:
                 tasks.create_task(self._later(disturb))
-        rankings, after = sending.result(), hops._cpu_of(self._pids)
+        rankings, after = sending.result(), hops.cpu_of(self._pids)
         compute_ms = sum(ranking.timings_ms["rank.compute"] for ranking in rankings)
         spent_ms = 1e3 * sum(after[name] - before[name] for name in before)
         seen.add(rankings, sent, (spent_ms - compute_ms) / max(1, len(rankings)))
@@ -143,7 +143,7 @@ def measure(setting: Setting, given: argparse.Namespace, folder: Path, seen: dic
     """One setting of one round, on a cluster of its own."""
     planned = argparse.Namespace(**vars(given), collector=setting.sample_ratio is not None, bare=False)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = hops._plan(folder, planned)
+    plan = hops.plan_of(folder, planned)
     if setting.sample_ratio is not None:
         ratio = {"trace_sample_ratio": str(setting.sample_ratio)}
         overrides = {service: {**plan.overrides.get(service, {}), **ratio} for service in SERVICES}
@@ -224,16 +224,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m bench.load.tracing", description=(__doc__ or "").partition("\n")[0])
     made.add_argument("--rounds", type=int, default=3, help="of all phases (3)")
-    made.add_argument("--rate", type=float, default=20.0, help="requests a second (20)")
-    made.add_argument("--seconds", type=float, default=20.0, help="of each phase (20)")
-    made.add_argument("--users", type=int, default=32, help="users, all warmed up before (32)")
-    made.add_argument("--warm-rate", type=float, default=10.0, help="requests a second of the warm-up (10)")
-    made.add_argument("--behaviours", type=int, default=1000, help="of a user, on average (1000)")
-    made.add_argument("--candidates", type=int, default=256)
-    made.add_argument("--gap-ms", type=float, default=60.0, help="from arrive to rank (60)")
-    made.add_argument("--device-mib", type=int, default=320, help="device budget of each ranker (320)")
-    made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--run-dir", type=Path, help="keep logs there")
+    hops.add_traffic_options(made, rate_hz=20.0, users=32)
     return made
 
 
