@@ -18,7 +18,7 @@ export const DECISIONS = [
 export const EMPTY = {
   all: ["No requests yet. Send one: ", "relaygr recommend --user 42"],
   slow: ["No request kept here went over its budget."],
-  fallback: ["No admitted request kept here missed its psi."],
+  fallback: ["Of the requests kept here, none was ranked in full without the trigger having decided so."],
   declined: ["The trigger declined no request kept here."],
   error: ["No request kept here failed."],
 };
