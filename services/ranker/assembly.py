@@ -41,6 +41,7 @@ from services.ranker.config import RankerConfig
 from services.ranker.core.costs import CostWatch
 from services.ranker.core.residency import Residency
 from services.ranker.core.schedule import Job, Schedule
+from services.ranker.dram_work import DramWork
 from services.ranker.engine import Engine
 from services.ranker.metrics import RankerMetrics
 from services.ranker.prefix import PrefixReader
@@ -108,9 +109,8 @@ class Ranker:
         productions = Productions(
             model=model,
             arena=arena,
-            copies=copies,
             executor=executor,
-            dram=dram,
+            dram_work=DramWork(dram, copies, telemetry, metrics, loop),
             cost=cost,
             chunk_tokens=config.chunk_tokens,
             telemetry=telemetry,

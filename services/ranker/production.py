@@ -1,4 +1,4 @@
-"""Productions: psi being looked up, reloaded, computed or copied out.
+"""Productions: psi being computed, and what is kept at hand for it; lookups and copies are in dram_work.py.
 
 Performs the residency machine's effects that take time, and reports each ending as an
 event. A report says that nothing touches the pages any more; until it comes, the machine
@@ -21,24 +21,19 @@ from typing import Any
 import torch
 from opentelemetry.trace import Span, set_span_in_context
 
-from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import PsiKey, UserKey
-from relaygr.errors import Refused
 from relaygr.model.interface import PageView, RelayModel
 from relaygr.runtime.logs import next_step
-from relaygr.telemetry import Telemetry, context_of, link_of, names
-from services.ranker.adapters.device.copies import PageCopies
-from services.ranker.adapters.dram import DramTier, Found
+from relaygr.telemetry import Telemetry, context_of, names
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.core.schedule import Job, JobClass
+from services.ranker.dram_work import DramWork, Feed
 from services.ranker.metrics import RankerMetrics
 from services.ranker.prefix import Prefix
 from services.ranker.work import Chunk, produce
-
-Feed = Callable[[ev.Event], None]
 
 LOG = logging.getLogger(__name__)
 
@@ -47,18 +42,6 @@ APPEND_TOKENS_MAX = 64
 TELL_NS = 8_000_000
 """Least time between two reports of a production's progress, since each wakes the event loop. A rank that overtakes
 it goes on from the latest that was told."""
-STAGING_STEP = "nothing if it is rare: psi is computed instead; else lower RELAYGR_RANKER_SPILLS_MAX"
-REPETITIONS_MAX = 8
-"""Users erased at once from a DRAM tier that came back; more would keep it from answering in time."""
-
-
-@dataclass(slots=True)
-class _Production:
-    """One job of the machine, through lookup, reload and compute."""
-
-    trace: str
-    is_cancelled: bool = False
-    found: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +86,8 @@ class Productions:
         *,
         model: RelayModel,
         arena: torch.Tensor,
-        copies: PageCopies,
         executor: Executor,
-        dram: DramTier | None,
+        dram_work: DramWork,
         cost: CostModel,
         chunk_tokens: int,
         telemetry: Telemetry,
@@ -116,9 +98,8 @@ class Productions:
         """`sources_max` bounds the histories kept for work in flight, beside the one that is being asked."""
         self._model = model
         self._arena = arena
-        self._copies = copies
         self._executor = executor
-        self._dram = dram
+        self.dram_work = dram_work
         self._cost = cost
         self._chunk_tokens = chunk_tokens
         self._telemetry = telemetry
@@ -126,16 +107,14 @@ class Productions:
         self._loop = loop
         self._sources: OrderedDict[tuple[PsiKey, bytes], _Source] = OrderedDict()
         self._sources_max = sources_max
-        self._repetitions = asyncio.Semaphore(REPETITIONS_MAX)
-        self._jobs: dict[int, _Production] = {}
         self._coming_ns: dict[int, int] = {}
         """Of jobs that are still being looked up and will not be found: what the device will have to compute."""
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._feed: Feed = lambda event: None
 
     def attach(self, feed: Feed) -> None:
         """Where endings are reported."""
         self._feed = feed
+        self.dram_work.attach(feed)
 
     def offer(self, key: PsiKey, prefix: Prefix, trace: str) -> bool:
         """Keep a history at hand for a production that may start from it. False: it was already."""
@@ -160,116 +139,50 @@ class Productions:
         """Start what the machine asked for; endings come later."""
         match effect:
             case fx.StartLookup():
-                if self._dram is None or not self._dram.may_hold(effect.key):
-                    # Whoever asks for the load before the lookup has ended must not take this device for idle.
-                    self._coming_ns[effect.job_id] = self._cost.extend_ns(effect.chain.token_count, 0)
-                self._spawn(self._lookup(effect))
+                self._look_up(effect)
             case fx.AbandonLookup(job_id):
-                self._abandon(job_id)
+                self.dram_work.abandon(job_id)
             case fx.StartReload():
-                self._spawn(self._reload(effect))
+                self.dram_work.reload(effect)
+            case fx.GiveUpReload(job_id):
+                self.dram_work.give_up(job_id)
             case fx.StartCompute():
                 self._compute(effect)
             case fx.CancelProduction(job_id):
-                self._cancel(job_id)
+                self.dram_work.cancel(job_id)
+                self._executor.cancel(2 * job_id)
             case fx.PromoteProduction(job_id, deadline_ns):
                 self._executor.promote(2 * job_id, JobClass.JOINED, deadline_ns)
             case fx.DemoteProduction(job_id):
                 self._executor.demote(2 * job_id)
             case fx.StartSpill():
-                self._spawn(self._spill(effect))
+                self.dram_work.spill(effect)
             case _:
                 raise AssertionError(f"not a production: {effect}")
 
     def forget(self, owner: UserKey, *, is_repeated: bool) -> asyncio.Task[tuple[int, bool]]:
-        """Erase a user's histories here and psi in the DRAM tier: entries purged, and whether it confirmed.
-
-        Repetitions, for which nobody waits, go a few at a time.
-        """
+        """Erase a user's histories here and psi in the DRAM tier: entries purged, and whether it confirmed."""
         for name in [name for name in self._sources if name[0].owner == owner]:
             del self._sources[name]
-        task = self._loop.create_task(self._forget_again(owner) if is_repeated else self._forget(owner))
-        self._keep(task)
-        return task
+        return self.dram_work.forget(owner, is_repeated=is_repeated)
 
     async def close(self) -> None:
         """End what is under way."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, coroutine: Any) -> None:
-        self._keep(self._loop.create_task(coroutine))
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self.dram_work.close()
 
     def _report(self, event: ev.Event) -> None:
         self._loop.call_soon(self._feed, event)
 
-    async def _lookup(self, effect: fx.StartLookup) -> None:
+    def _look_up(self, effect: fx.StartLookup) -> None:
+        if not self.dram_work.may_find(effect.key):
+            # Whoever asks for the load before the lookup has ended must not take this device for idle.
+            self._coming_ns[effect.job_id] = self._cost.extend_ns(effect.chain.token_count, 0)
         source = self._sources.get((effect.key, effect.chain.digest))
-        job = self._jobs[effect.job_id] = _Production(source.trace if source else "")
-        tokens, digest = 0, b""
-        with self._telemetry.span(names.SPAN_PRE_INFER_LOOKUP, parent=context_of(job.trace)) as span:
-            try:
-                job.found = await self._dram.lookup(effect.key) if self._dram else None
-                if job.found is not None:
-                    tokens, digest = job.found.token_count, job.found.chain_digest
-                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, tokens)
-            finally:
-                self._end_if_idle(effect.job_id, tokens)
-                self._report(ev.LookupEnded(effect.job_id, tokens, digest))
-                # Behind the report, which asks the device for it.
-                _ignore_closed(self._loop.call_soon, self._coming_ns.pop, effect.job_id, None)
+        # Behind the report, which asks the device for it.
+        self.dram_work.look_up(effect, source.trace if source else "", lambda: self._no_longer_coming(effect.job_id))
 
-    def _end_if_idle(self, job_id: int, tokens: int) -> None:
-        job = self._jobs.get(job_id)
-        if job is not None and job.is_cancelled:
-            self._abandon(job_id)
-        elif not tokens:
-            self._jobs.pop(job_id, None)
-
-    def _abandon(self, job_id: int) -> None:
-        job = self._jobs.pop(job_id, None)
-        if job is not None and job.found is not None and self._dram is not None:
-            self._spawn(self._dram.abandon(job.found))
-
-    async def _reload(self, effect: fx.StartReload) -> None:
-        job = self._jobs.pop(effect.job_id, None)
-        is_ok = False
-        try:
-            if job is None or job.found is None or self._dram is None:
-                return
-            link = link_of(job.found.producer_traceparent)
-            with self._telemetry.span(
-                names.SPAN_PRE_INFER_RELOAD, parent=context_of(job.trace), links=[link] if link else []
-            ) as span:
-                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
-                begun_ns = time.monotonic_ns()
-                is_ok = await self._load(self._dram, job.found, effect.page_ids[: _pages(effect.tokens)])
-                if is_ok:
-                    self._metrics.produced("reload", time.monotonic_ns() - begun_ns)
-        except Exception:
-            # Psi that cannot be copied in is computed.
-            step = next_step("nothing now: psi is computed; report it with the traceback")
-            LOG.exception("reload failed", extra=step)
-        finally:
-            self._report(ev.ReloadEnded(effect.job_id, is_ok))
-
-    async def _load(self, dram: DramTier, found: Found, page_ids: tuple[int, ...]) -> bool:
-        """From the DRAM tier into the arena; true once all of it is there."""
-        try:
-            async with self._copies.staged(page_ids) as staged:
-                if not await dram.load(found, staged.views):
-                    return False
-                await self._copies.upload(page_ids, staged)
-                return True
-        except Refused as refusal:
-            LOG.warning("no reload: %s", refusal, extra=next_step(STAGING_STEP))
-            await dram.abandon(found)
-            return False
+    def _no_longer_coming(self, job_id: int) -> None:
+        self._coming_ns.pop(job_id, None)
 
     def _compute(self, effect: fx.StartCompute) -> None:
         source = self._sources.get((effect.key, effect.chain.digest))
@@ -336,48 +249,8 @@ class Productions:
             LOG.error("production failed: %s", reason, exc_info=outcome.value, extra=step)
         self._feed(ev.ProductionFailed(run.effect.job_id, reason))
 
-    def _cancel(self, job_id: int) -> None:
-        job = self._jobs.get(job_id)
-        if job is not None:
-            job.is_cancelled = True
-        self._executor.cancel(2 * job_id)
-
-    async def _spill(self, effect: fx.StartSpill) -> None:
-        is_stored = False
-        try:
-            if self._dram is None:
-                return
-            with self._telemetry.span(names.SPAN_PRE_INFER_SPILL, parent=context_of(effect.producer_trace)) as span:
-                span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
-                page_ids = effect.page_ids[: _pages(effect.tokens)]
-                async with self._copies.staged(page_ids) as staged:
-                    await self._copies.download(page_ids, staged)
-                    is_stored = await self._dram.store(
-                        effect.key, effect.tokens, effect.digest, staged.views, effect.producer_trace
-                    )
-        except Refused as refusal:
-            LOG.warning("not copied to DRAM: %s", refusal, extra=next_step(STAGING_STEP))
-        except Exception:
-            step = next_step("nothing now: psi is computed again when it is needed; report it with the traceback")
-            LOG.exception("copying to DRAM failed", extra=step)
-        finally:
-            self._report(ev.SpillEnded(effect.entry_id, is_stored))
-
-    async def _forget(self, owner: UserKey) -> tuple[int, bool]:
-        if self._dram is None:
-            return 0, True
-        return await self._dram.forget(owner)
-
-    async def _forget_again(self, owner: UserKey) -> tuple[int, bool]:
-        async with self._repetitions:
-            return await self._forget(owner)
-
 
 def _ignore_closed(call: Callable[..., Any], *arguments: Any) -> None:
     # The loop is closed only when the process is on its way out.
     with contextlib.suppress(RuntimeError):
         call(*arguments)
-
-
-def _pages(tokens: int) -> int:
-    return -(-tokens // PAGE_TOKENS)

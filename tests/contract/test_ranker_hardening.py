@@ -74,7 +74,7 @@ async def until(condition) -> None:
 
 
 def attach(world: World, dram: SlowDram) -> None:
-    world.ranker.productions._dram = dram
+    world.ranker.productions.dram_work._dram = dram
     world.ranker.engine.dram_attached(True)
 
 
@@ -129,7 +129,7 @@ async def test_users_with_equal_histories_do_not_share_the_one_kept_for_producti
     await world.until_idle()
     await until(lambda: world.ranker.engine.residency.snapshot().resident_entries >= 1)
     dram.answer.set()
-    await until(lambda: not world.ranker.productions._jobs)
+    await until(lambda: not world.ranker.productions.dram_work._jobs)
     await asyncio.sleep(0.05)
     await world.until_idle()
     for user, ticket in (("u1", first), ("u2", second)):
@@ -244,7 +244,7 @@ async def test_a_forget_goes_on_when_its_caller_leaves(world: World) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     await asyncio.sleep(0)
-    tasks = list(world.ranker.productions._tasks)
+    tasks = list(world.ranker.productions.dram_work._tasks)
     assert tasks
     dram.answer.set()
     assert await asyncio.gather(*tasks) == [(1, True)]

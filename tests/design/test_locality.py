@@ -56,7 +56,7 @@ async def world(model_dir: Path):
 
 def hang_the_tier(world: World) -> SilentDram:
     dram = SilentDram()
-    world.ranker.productions._dram = dram
+    world.ranker.productions.dram_work._dram = dram
     world.ranker.engine.dram_attached(True)
     return dram
 
@@ -74,7 +74,7 @@ async def test_a_rank_on_resident_psi_is_answered_while_the_tier_hangs(world: Wo
         ticket = world.ticket(behaviours)
         await world.pre_infer(behaviours, ticket)
         await world.until_idle()
-        if not isinstance(world.ranker.productions._dram, SilentDram):
+        if not isinstance(world.ranker.productions.dram_work._dram, SilentDram):
             dram = hang_the_tier(world)
         response = await world.rank(world.rank_request(behaviours, ticket=ticket))
         assert response.tier == ranker_pb2.TIER_DEVICE
@@ -85,6 +85,7 @@ async def test_a_rank_on_resident_psi_is_answered_while_the_tier_hangs(world: Wo
 
 
 async def test_a_rank_whose_pre_infer_waits_for_the_tier_overtakes_it_by_its_deadline(world: World) -> None:
+    world.ranker.engine.residency._books.reload_worth_ns = 60_000_000_000  # The pre-infer itself does not give up.
     dram, behaviours = hang_the_tier(world), history(3, 300)
     ticket = world.ticket(behaviours)
     await world.pre_infer(behaviours, ticket)
@@ -109,6 +110,15 @@ async def test_a_rank_goes_on_as_soon_as_the_tier_is_given_up(world: World) -> N
     asyncio.get_running_loop().call_later(0.05, dram.give_up.set)
     response = await world.stub.Rank(world.rank_request(behaviours, ticket=ticket), timeout=5)
     assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_JOINED, 301)
+
+
+async def test_a_pre_infer_that_waits_for_the_tier_is_computed_instead_in_time_for_its_rank(world: World) -> None:
+    dram, behaviours = hang_the_tier(world), history(5, 300)
+    ticket = world.ticket(behaviours)
+    await world.pre_infer(behaviours, ticket)
+    response = await world.stub.Rank(world.rank_request(behaviours, ticket=ticket), timeout=5)
+    assert (response.tier, response.psi_tokens) == (ranker_pb2.TIER_JOINED, 301)
+    assert dram.asked[0] == "lookup u1" and not dram.give_up.is_set()
 
 
 async def test_the_device_bytes_of_a_ranker_stay_within_its_budget(model_dir: Path) -> None:

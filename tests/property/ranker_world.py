@@ -31,6 +31,7 @@ class Job:
     found: Tokens = ()
     is_scribbled: bool = False
     is_cancelled: bool = False
+    is_given_up: bool = False
     lent_until_ns: int | None = None
 
 
@@ -208,8 +209,13 @@ class World:
             case fx.StartReload(job_id, page_ids, tokens):
                 job = self.jobs[job_id]
                 assert job.phase == "lookup ended" and tokens == len(job.found) and not job.is_cancelled
+                assert not job.is_given_up, "what was given up is begun"
                 self.pinned.remove(job_id)
                 job.phase, job.page_ids, job.target = "reload", page_ids, tokens
+            case fx.GiveUpReload(job_id):
+                job = self.jobs[job_id]
+                assert job.phase in ("lookup", "reload") and not job.is_given_up and not job.is_cancelled
+                job.is_given_up = True
             case fx.StartCompute():
                 self._start_compute(effect)
             case fx.CancelProduction(job_id):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from services.ranker.core import events as ev
+from services.ranker.core.residency import RELOAD_WORTH_NS
 from tests.property.ranker_world import World
 from tests.unit.ranker_core.histories import key, residency, user
 
@@ -41,9 +42,12 @@ class Relays(RuleBasedStateMachine):
         ranks_max=st.integers(3, 8),
         spills_max=st.integers(1, 2),
         rest_tokens=st.sampled_from((0, 2, 80)),
+        reload_worth_ns=st.sampled_from((0, 2_000, RELOAD_WORTH_NS)),
         is_attached=st.booleans(),
     )
-    def begin(self, pages_total, entries_max, tickets_max, ranks_max, spills_max, rest_tokens, is_attached):
+    def begin(
+        self, pages_total, entries_max, tickets_max, ranks_max, spills_max, rest_tokens, reload_worth_ns, is_attached
+    ):
         self.world = World(
             residency(
                 pages_total=pages_total,
@@ -53,6 +57,7 @@ class Relays(RuleBasedStateMachine):
                 spills_max=spills_max,
                 tombstone_ns=10_000,
                 rest_tokens=rest_tokens,
+                reload_worth_ns=reload_worth_ns,
             ),
             rest_tokens,
         )

@@ -11,6 +11,7 @@ import pytest
 from services.ranker.core import entries
 from services.ranker.core import events as ev
 from services.ranker.core.lifecycle import TRANSITIONS, Cause, PsiState, assert_allowed
+from services.ranker.core.residency import RELOAD_WORTH_NS
 from tests.property.ranker_world import World
 from tests.unit.ranker_core.histories import key, residency, user
 
@@ -47,6 +48,7 @@ class Walker:
                 spills_max=chance.randint(1, 2),
                 tombstone_ns=1_000,
                 rest_tokens=rest_tokens,
+                reload_worth_ns=chance.choice((0, 2_000, RELOAD_WORTH_NS)),
             ),
             rest_tokens,
         )

@@ -23,6 +23,7 @@ class AlarmKind(Enum):
     WINDOW = "window"
     WAIT = "wait"
     TOMBSTONE = "tombstone"
+    RELOAD = "reload"
 
 
 class RankState(Enum):
@@ -67,6 +68,8 @@ class Books:
     tombstone_ns: int
     rest_tokens: int
     """Psi that misses fewer of a history is used as it is; 0: never."""
+    reload_worth_ns: int
+    """A reload of up to this is waited for, also when computing were quicker."""
     alarms: Alarms = field(default_factory=Alarms)
     counters: Counters = field(default_factory=Counters)
     ranks: dict[int, Rank] = field(default_factory=dict)

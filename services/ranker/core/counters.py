@@ -22,6 +22,7 @@ _PLAIN_COUNTERS = (
     "lookup_hits",
     "lookups_unusable",
     "reloads_failed",
+    "reloads_overdue",
     "productions_failed",
     "productions_cancelled",
     "appends_put_off",

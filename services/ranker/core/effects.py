@@ -92,6 +92,16 @@ class AbandonLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUpReload:
+    """End the lookup or the reload of a job at once; psi is computed instead, after its LookupEnded or ReloadEnded.
+
+    A pin that the lookup gets after all is the engine's to let go.
+    """
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartReload:
     """Copy `tokens` found by the lookup of the same job into the pages; report ReloadEnded."""
 
@@ -195,6 +205,7 @@ Effect = (
     | Decline
     | StartLookup
     | AbandonLookup
+    | GiveUpReload
     | StartReload
     | StartCompute
     | CancelProduction

@@ -43,6 +43,10 @@ class Entry:
     """Where that job's copy or compute ends; 0 while it looks up, or without a job."""
     is_reloaded: bool = False
     """The production under way took tokens from DRAM."""
+    reload_by_ns: int | None = None
+    """When its lookup or reload is given up."""
+    is_reload_overdue: bool = False
+    """It was."""
     promoted_ns: int | None = None
     """Deadline that the job was lent."""
     tickets: dict[str, None] = field(default_factory=dict)
@@ -54,6 +58,8 @@ class Entry:
     """A copy to DRAM of so many tokens is in flight."""
     stored_tokens: int = 0
     """So many are in DRAM."""
+    tried_tokens: int = 0
+    """So many it had when it was last to be copied there; what failed is tried again once it has grown."""
     is_spill_due: bool = False
     uses: int = 0
     """Ranks that it served."""

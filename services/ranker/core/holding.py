@@ -87,7 +87,7 @@ class Holding:
         assert entry.is_idle and 0 < tokens < entry.tokens
         self._unlist(entry)
         entry.tokens = entry.goal_tokens = tokens
-        entry.stored_tokens, entry.is_spill_due = 0, False
+        entry.stored_tokens, entry.tried_tokens, entry.is_spill_due = 0, 0, False
         self._books.spill_queue.pop(entry.entry_id, None)
         self.trim(entry)
 

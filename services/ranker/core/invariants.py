@@ -37,7 +37,8 @@ def _check_bounds(books: Books) -> None:
     assert not books.spill_queue or len(books.spills) == books.spills_max, "copies wait beside a free place"
     assert len(books.tombstones) <= books.tombstones_max
     waiting = sum(rank.state == RankState.WAITING for rank in books.ranks.values())
-    assert len(books.alarms) == len(tickets.open) + waiting + len(books.tombstones)
+    watched = sum(entry.reload_by_ns is not None for entry in entries.by_id.values())
+    assert len(books.alarms) == len(tickets.open) + waiting + watched + len(books.tombstones)
 
 
 def _check_entry(books: Books, entry: Entry) -> None:
@@ -46,6 +47,8 @@ def _check_entry(books: Books, entry: Entry) -> None:
     assert entry.tokens <= entry.goal_tokens and entry.reach_tokens <= entry.chain.token_count
     assert all(0 < tokens <= entry.tokens for tokens in entry.leases.values()), "a lease on incomplete tokens"
     assert not entry.leases or entry.state in (*LEASABLE, PsiState.LEAVING)
+    is_fetching = entry.state in (PsiState.LOOKING_UP, PsiState.RELOADING)
+    assert (entry.reload_by_ns is not None) == (is_fetching and not entry.is_reload_overdue), "a reload without an end"
     assert (entry.entry_id in books.spills) == bool(entry.spilling_tokens)
     assert entry.spilling_tokens <= entry.tokens and entry.stored_tokens <= entry.tokens
     match entry.state:

@@ -5,17 +5,21 @@ that a page is never written by two jobs. What came while a job ran (a longer hi
 new ask of a cancelled one) only raises the entry's goal; `settle` starts the next job
 when the last one is over.
 
+A lookup and the reload after it have as long as computing would take instead, so that in the worst case psi takes
+twice as long as without DRAM; less when computing would not be ready by the deadline any more. Then they are given up.
+
 Source: design, section 3 (ranker), invariant I4.
 """
 
 from __future__ import annotations
 
 from relaygr.domain.chain import Chain
-from services.ranker.core.books import Books
+from services.ranker.core.books import AlarmKind, Books
 from services.ranker.core.effects import (
     AbandonLookup,
     CancelProduction,
     DemoteProduction,
+    GiveUpReload,
     PromoteProduction,
     StartCompute,
     StartLookup,
@@ -26,6 +30,8 @@ from services.ranker.core.events import ChunkEnded, LookupEnded, ProductionFaile
 from services.ranker.core.holding import Holding
 from services.ranker.core.lifecycle import HAS_JOB, Cause, PsiState
 from services.ranker.core.pages import pages_of
+
+_FETCHING = (PsiState.LOOKING_UP, PsiState.RELOADING)
 
 
 class Production:
@@ -44,7 +50,7 @@ class Production:
             if event.tokens:
                 self._books.emit(AbandonLookup(event.job_id))
             self._books.entries.end_job(entry)
-        elif self._is_usable(entry, event):
+        elif self._is_usable(entry, event) and self._is_worth(entry, event.tokens):
             self._books.counters.add("lookup_hits")
             if 0 < entry.goal_tokens - event.tokens < self._books.rest_tokens:
                 self._books.counters.add("appends_put_off")
@@ -125,6 +131,26 @@ class Production:
             self._books.emit(CancelProduction(entry.job_id))
             entry.move(PsiState.CANCELLING, Cause.UNWANTED)
 
+    def watch(self, entry: Entry, now_ns: int) -> None:
+        """Keep the alarm that ends a lookup or reload in step with the entry's state."""
+        is_watched = entry.state in _FETCHING and not entry.is_reload_overdue
+        if is_watched == (entry.reload_by_ns is not None):
+            return
+        name = (AlarmKind.RELOAD, entry.entry_id)
+        if is_watched:
+            entry.reload_by_ns = self._reload_by_ns(entry, now_ns)
+            self._books.alarms.set(name, entry.reload_by_ns)
+        else:
+            entry.reload_by_ns = None
+            self._books.alarms.clear(name)
+
+    def give_up(self, entry: Entry) -> None:
+        """A lookup or reload has taken as long as it may."""
+        assert entry.job_id is not None and entry.state in _FETCHING
+        entry.is_reload_overdue = True
+        self._books.counters.add("reloads_overdue")
+        self._books.emit(GiveUpReload(entry.job_id))
+
     def settle(self, entry: Entry, cause: Cause) -> None:
         """Start the next job when none runs and more is asked; else come to rest, or end."""
         if entry.job_id is not None or entry.spilling_tokens:
@@ -152,7 +178,7 @@ class Production:
 
     def _begin(self, entry: Entry, cause: Cause) -> None:
         job_id = self._books.entries.draw_job(entry)
-        entry.is_reloaded, entry.job_trace = False, entry.asked_trace
+        entry.is_reloaded, entry.is_reload_overdue, entry.job_trace = False, False, entry.asked_trace
         was_computing = entry.state == PsiState.PRODUCING
         if entry.tokens or was_computing or not self._books.is_dram_attached:
             self._compute(entry, cause)
@@ -198,6 +224,25 @@ class Production:
         if not 0 < event.tokens <= entry.goal_tokens:
             return False
         return entry.chain.digest_at(event.tokens) == event.digest
+
+    def _is_worth(self, entry: Entry, tokens: int) -> bool:
+        """True when reloading is predicted to end in the time that it has."""
+        reload_ns = self._books.cost.upper_ns(self._books.cost.reload_ns(tokens))
+        return not entry.is_reload_overdue and reload_ns <= self._reload_budget_ns(entry)
+
+    def _reload_budget_ns(self, entry: Entry) -> int:
+        return max(self._compute_ns(entry), self._books.reload_worth_ns)
+
+    def _compute_ns(self, entry: Entry) -> int:
+        return self._books.cost.upper_ns(self._books.cost.extend_ns(entry.goal_tokens, 0))
+
+    def _reload_by_ns(self, entry: Entry, now_ns: int) -> int:
+        """When to compute instead; the deadline, when computing would be too late in any case."""
+        cost, deadline_ns = self._books.cost, self._deadline_of(entry)
+        last_ns = deadline_ns - self._compute_ns(entry)
+        if last_ns <= now_ns + cost.upper_ns(cost.reload_ns(entry.goal_tokens)):
+            return deadline_ns
+        return min(now_ns + self._reload_budget_ns(entry), last_ns)
 
     def _reported(self, job_id: int, state: PsiState) -> Entry | None:
         """The entry of a report; a job that was told to stop may report from any phase."""

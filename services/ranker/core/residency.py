@@ -37,6 +37,9 @@ from services.ranker.core.ranking import Ranking
 from services.ranker.core.spilling import Spilling
 from services.ranker.core.tickets import Closing, TicketBook
 
+RELOAD_WORTH_NS = 10_000_000
+"""A reload of up to this is worth waiting for, also when computing were quicker: it takes nothing of the device."""
+
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
@@ -66,6 +69,7 @@ class Residency:
         tombstone_ns: int,
         cost: CostModel,
         rest_tokens: int = 0,
+        reload_worth_ns: int = RELOAD_WORTH_NS,
         policy: EvictionPolicy | None = None,
     ):
         assert min(tickets_max, entries_max, ranks_max, spills_max, tombstone_ns) > 0
@@ -80,6 +84,7 @@ class Residency:
             tombstones_max=4 * entries_max,
             tombstone_ns=tombstone_ns,
             rest_tokens=rest_tokens,
+            reload_worth_ns=reload_worth_ns,
         )
         self._holding = Holding(self._books)
         self._asking = Asking(self._books, self._holding)
@@ -137,6 +142,11 @@ class Residency:
                     self._close(ticket_id, Closing.EXPIRED, now_ns)
                 case (AlarmKind.WAIT, int(rank_id)):
                     self._attend(self._ranking.overtake(rank_id, now_ns), Cause.UNWANTED, now_ns)
+                case (AlarmKind.RELOAD, int(entry_id)):
+                    late = self._books.entries.by_id[entry_id]
+                    late.reload_by_ns = None
+                    self._production.give_up(late)
+                    self._attend(late, Cause.UNWANTED, now_ns)
                 case (AlarmKind.TOMBSTONE, UserKey() as owner):
                     del self._books.tombstones[owner]
                 case _:
@@ -164,11 +174,13 @@ class Residency:
         if entry is None or entry.entry_id not in self._books.entries.by_id:
             return
         if entry.state == PsiState.LEAVING:
+            self._production.watch(entry, now_ns)
             self._see_off(entry, cause)
             return
         self._ranking.review(entry, now_ns)
         self._production.retract(entry)
         self._production.settle(entry, cause)
+        self._production.watch(entry, now_ns)
         if entry.state == PsiState.ABSENT:
             return
         self._production.promote(entry)

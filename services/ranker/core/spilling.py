@@ -1,4 +1,7 @@
-"""Which psi are copied to DRAM: consumed ones, when they rest, a bounded number at a time.
+"""Which psi are copied to DRAM: consumed ones, and those that nothing holds any more, a bounded number at a time.
+
+So an entry has been copied by the time its pages are needed, and eviction waits for nothing; what could not be copied
+by then is dropped. Each content is tried once, and again when it is consumed again.
 
 A copy takes the whole psi, so one that has grown by less than a page since its last copy is
 not copied again: what is there is a true prefix of it, and the rest costs less than a page's append.
@@ -34,7 +37,11 @@ class Spilling:
 
     def offer(self, entry: Entry) -> None:
         """Copy an entry, or queue it, when that is due."""
-        if not entry.is_spill_due or entry.state != PsiState.RESIDENT:
+        if entry.state != PsiState.RESIDENT:
+            return
+        if not entry.is_held and entry.tried_tokens < entry.tokens:
+            entry.is_spill_due = True
+        if not entry.is_spill_due:
             return
         if not self._books.is_dram_attached or is_stored(entry):
             entry.is_spill_due = False
@@ -71,10 +78,10 @@ class Spilling:
         """The DRAM tier is gone, and what was stored there with it."""
         self._books.spill_queue.clear()
         for entry in self._books.entries.by_id.values():
-            entry.stored_tokens, entry.is_spill_due = 0, False
+            entry.stored_tokens, entry.tried_tokens, entry.is_spill_due = 0, 0, False
 
     def _start(self, entry: Entry) -> None:
-        entry.is_spill_due = False
+        entry.is_spill_due, entry.tried_tokens = False, entry.tokens
         self._books.spill_queue.pop(entry.entry_id, None)
         self._books.spills[entry.entry_id] = None
         self._books.counters.add("spills_started")

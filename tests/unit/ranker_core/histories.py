@@ -7,7 +7,7 @@ from functools import lru_cache
 from relaygr.domain.chain import Chain
 from relaygr.domain.cost import CostModel
 from relaygr.domain.identity import PsiKey, UserKey
-from services.ranker.core.residency import Residency
+from services.ranker.core.residency import RELOAD_WORTH_NS, Residency
 
 DIVERGES_AT = {0: 1 << 30, 1: 50, 2: 150, 3: 257}
 """Behaviour from which a variant's history differs from variant 0."""
@@ -55,6 +55,7 @@ def residency(
     spills_max: int = 1,
     tombstone_ns: int = 1_000_000,
     rest_tokens: int = 0,
+    reload_worth_ns: int = RELOAD_WORTH_NS,
     cost: CostModel = COST,
 ) -> Residency:
     return Residency(
@@ -66,4 +67,5 @@ def residency(
         tombstone_ns=tombstone_ns,
         cost=cost,
         rest_tokens=rest_tokens,
+        reload_worth_ns=reload_worth_ns,
     )
