@@ -39,6 +39,7 @@ from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.answer import Instance
 from services.ranker.config import RankerConfig
 from services.ranker.core.costs import CostWatch
+from services.ranker.core.eviction import LeastWorth
 from services.ranker.core.residency import Residency
 from services.ranker.core.schedule import Job, Schedule
 from services.ranker.dram_work import DramWork
@@ -293,4 +294,5 @@ def _residency(make: Callable[..., Residency], config: RankerConfig, arena: torc
         tombstone_ns=int(config.tombstone_s * 1e9),
         cost=cost,
         rest_tokens=config.rest_tokens,
+        policy=LeastWorth(),
     )
