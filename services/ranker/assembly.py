@@ -35,6 +35,8 @@ from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.device.cpu import CpuDevice
 from services.ranker.adapters.device.interface import Device
 from services.ranker.adapters.dram import DramTier
+from services.ranker.adapters.dram_format import LOADS_MAX, AsOnDevice, Int8Pages, PageFormat
+from services.ranker.adapters.dram_format_int8 import Int8Codec, int8_codec
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.answer import Instance
 from services.ranker.config import RankerConfig
@@ -80,6 +82,7 @@ class Ranker:
     engine: Engine
     productions: Productions
     copies: PageCopies
+    page_format: PageFormat
     instance: Instance
     dram: DramTier | None
     channels: ChannelPool
@@ -95,7 +98,8 @@ class Ranker:
         store = _open_store(config.store, model.spec.features) if config.store else None
         instance = Instance(_record(config, model, arena, cost))
         channels = ChannelPool(telemetry)
-        owner = config.instance_id, instance.record.epoch, model.spec.identity
+        page_format = _page_format(config, model, arena.shape[0])
+        owner = config.instance_id, instance.record.epoch, page_format.identity
         dram = makers.dram(config.expander, channels, *owner) if config.expander else None
         copies = PageCopies(device, arena)
         metrics = RankerMetrics(telemetry)
@@ -111,7 +115,7 @@ class Ranker:
             model=model,
             arena=arena,
             executor=executor,
-            dram_work=DramWork(dram, copies, telemetry, metrics, loop),
+            dram_work=DramWork(dram, page_format, copies, telemetry, metrics, loop),
             cost=cost,
             chunk_tokens=config.chunk_tokens,
             telemetry=telemetry,
@@ -146,6 +150,7 @@ class Ranker:
             engine=engine,
             productions=productions,
             copies=copies,
+            page_format=page_format,
             instance=instance,
             dram=dram,
             channels=channels,
@@ -198,6 +203,7 @@ class Ranker:
         await self.productions.close()
         self.engine.close()
         self.copies.close()
+        self.page_format.close()
         await self.channels.close()
         if self.registry is not None:
             await self.registry.close()
@@ -218,13 +224,31 @@ def prepare_device(config: RankerConfig) -> tuple[RelayModel, Device, torch.Tens
     page_bytes = model.page_elements * dtype.itemsize
     pages = config.device_budget_bytes // page_bytes
     assert pages >= 1, f"device_budget_bytes {config.device_budget_bytes} holds no page of {page_bytes} bytes"
-    psi_pages_max = -(-(model.spec.limits.window_behaviours_max + USER_TOKENS) // PAGE_TOKENS)
-    arena = device.allocate(pages, model.page_elements, dtype, psi_pages_max)
+    arena = device.allocate(pages, model.page_elements, dtype, _psi_pages_max(model))
     begun = time.monotonic()
     with compute_settings(left_to_torch(model, config.threads), device):
-        cost = measure(model, arena, device)
+        cost = measure(model, arena, device, _codec(config, model))
     LOG.info("%d pages of %d bytes; cost model in %.1f s: %s", pages, page_bytes, time.monotonic() - begun, cost)
     return model, device, arena, cost
+
+
+def _psi_pages_max(model: RelayModel) -> int:
+    return -(-(model.spec.limits.window_behaviours_max + USER_TOKENS) // PAGE_TOKENS)
+
+
+def _codec(config: RankerConfig, model: RelayModel) -> Int8Codec | None:
+    return int8_codec(model.spec.identity.dtype, model.page_elements) if config.dram_dtype else None
+
+
+def _page_format(config: RankerConfig, model: RelayModel, arena_pages: int) -> PageFormat:
+    """The DRAM tier's form of pages, with scratch memory for what may be in flight."""
+    codec = _codec(config, model)
+    if codec is None:
+        return AsOnDevice(model.spec.identity)
+    in_flight = config.spills_max + LOADS_MAX if config.expander else 0
+    pages = Int8Pages(codec, model.spec.identity, min(arena_pages, in_flight * _psi_pages_max(model)))
+    LOG.info("psi in DRAM as int8: %d bytes of scratch memory", pages.scratch_bytes)
+    return pages
 
 
 def left_to_torch(model: RelayModel, threads: int) -> int:

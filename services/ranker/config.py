@@ -54,6 +54,9 @@ class RankerConfig:
     """What computes: native, torch, reference, or auto for native where it can serve."""
     kv_dtype: str = ""
     """int8 to keep K/V at half of bfloat16's bytes, at a measured cost in scores; empty: as dtype."""
+    dram_dtype: str = ""
+    """int8 to keep psi in the DRAM tier at half of bfloat16's bytes, at a measured cost in scores; empty: as on the
+    device."""
     device_budget_bytes: int = 512 * 1024 * 1024
     """Hard bound of the K/V arena, bytes."""
     chunk_tokens: int = 256
@@ -95,3 +98,5 @@ class RankerConfig:
         kernels = ("auto", "native", "torch", "reference")
         assert self.kernel in kernels, f"kernel must be one of {', '.join(kernels)}"
         assert self.kv_dtype in ("", "int8"), "kv_dtype must be empty or int8"
+        assert self.dram_dtype in ("", "int8"), "dram_dtype must be empty or int8"
+        assert not (self.dram_dtype and self.kv_dtype), "dram_dtype halves what kv_dtype has halved: set one of them"

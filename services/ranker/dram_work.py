@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relaygr.domain.chain import PAGE_TOKENS
@@ -23,6 +23,7 @@ from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry, context_of, link_of, names
 from services.ranker.adapters.device.copies import PageCopies
 from services.ranker.adapters.dram import DramTier, Found
+from services.ranker.adapters.dram_format import PageFormat
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.metrics import RankerMetrics
@@ -32,6 +33,7 @@ Feed = Callable[[ev.Event], None]
 LOG = logging.getLogger(__name__)
 
 STAGING_STEP = "nothing if it is rare: psi is computed instead; else lower RELAYGR_RANKER_SPILLS_MAX"
+FINITE_STEP = next_step("see why the model's K/V overflow; its scores cannot be right either")
 GIVEN_UP = "given up"
 REPETITIONS_MAX = 8
 """Users erased at once from a DRAM tier that came back; more would keep it from answering in time."""
@@ -52,12 +54,15 @@ class DramWork:
     def __init__(
         self,
         dram: DramTier | None,
+        page_format: PageFormat,
         copies: PageCopies,
         telemetry: Telemetry,
         metrics: RankerMetrics,
         loop: asyncio.AbstractEventLoop,
     ):
         self._dram = dram
+        self._format = page_format
+        self._stored_model_key = page_format.identity.key
         self._copies = copies
         self._telemetry = telemetry
         self._metrics = metrics
@@ -75,7 +80,7 @@ class DramWork:
 
     def may_find(self, key: PsiKey) -> bool:
         """False when a lookup would find nothing."""
-        return self._dram is not None and self._dram.may_hold(key)
+        return self._dram is not None and self._dram.may_hold(self._stored(key))
 
     def look_up(self, effect: fx.StartLookup, trace: str, ended: Callable[[], None]) -> None:
         """Ask for psi; `ended` is called behind the report."""
@@ -149,9 +154,9 @@ class DramWork:
 
     async def _find(self, key: PsiKey) -> Found | None:
         """A lookup. When it is given up, a pin that it gets after all is let go."""
-        if self._dram is None or not self._dram.may_hold(key):
+        if self._dram is None or not self.may_find(key):
             return None
-        asked = self._spawn(self._dram.lookup(key))
+        asked = self._spawn(self._dram.lookup(self._stored(key)))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -204,9 +209,10 @@ class DramWork:
     async def _load(self, dram: DramTier, found: Found, page_ids: tuple[int, ...]) -> bool:
         """From the DRAM tier into the arena; true once all of it is there."""
         try:
-            async with self._copies.staged(page_ids) as staged:
-                if not await dram.load(found, staged.views):
+            async with self._copies.staged(page_ids) as staged, self._format.room(staged.views) as stored:
+                if not await dram.load(found, stored):
                     return False
+                await self._format.decode(stored, staged.views)
                 await self._copies.upload(page_ids, staged)
                 return True
         except Refused as refusal:
@@ -220,12 +226,7 @@ class DramWork:
                 return
             with self._telemetry.span(names.SPAN_PRE_INFER_SPILL, parent=context_of(effect.producer_trace)) as span:
                 span.set_attribute(names.ATTR_PRE_INFER_TOKENS, effect.tokens)
-                page_ids = effect.page_ids[: _pages(effect.tokens)]
-                async with self._copies.staged(page_ids) as staged:
-                    await self._copies.download(page_ids, staged)
-                    is_stored = await self._dram.store(
-                        effect.key, effect.tokens, effect.digest, staged.views, effect.producer_trace
-                    )
+                is_stored = await self._store(self._dram, effect)
         except Refused as refusal:
             LOG.warning("not copied to DRAM: %s", refusal, extra=next_step(STAGING_STEP))
         except Exception:
@@ -233,6 +234,21 @@ class DramWork:
             LOG.exception("copying to DRAM failed", extra=step)
         finally:
             self._report(ev.SpillEnded(effect.entry_id, is_stored))
+
+    async def _store(self, dram: DramTier, effect: fx.StartSpill) -> bool:
+        """From the arena into the DRAM tier; true once it can be found there."""
+        page_ids = effect.page_ids[: _pages(effect.tokens)]
+        async with self._copies.staged(page_ids) as staged, self._format.room(staged.views) as stored:
+            await self._copies.download(page_ids, staged)
+            if not await self._format.encode(staged.views, stored):
+                LOG.warning("psi of %d tokens holds no finite numbers: not in DRAM", effect.tokens, extra=FINITE_STEP)
+                return False
+            key = self._stored(effect.key)
+            return await dram.store(key, effect.tokens, effect.digest, stored, effect.producer_trace)
+
+    def _stored(self, key: PsiKey) -> PsiKey:
+        """As the DRAM tier names it, which keeps each form of pages apart."""
+        return replace(key, model_key=self._stored_model_key)
 
     async def _forget(self, owner: UserKey) -> tuple[int, bool]:
         if self._dram is None:

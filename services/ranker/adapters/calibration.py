@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, FeatureSpec, Profile
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
 from relaygr.model.interface import PageView, RelayModel
 from services.ranker.adapters.device.interface import Device
+from services.ranker.adapters.dram_format_int8 import Int8Codec
 
 ROUNDS_MIN = 3
 ROUNDS_MAX = 9
@@ -40,9 +40,10 @@ class Sample:
     elapsed_ns: float
 
 
-def measure(model: RelayModel, arena: torch.Tensor, device: Device) -> CostModel:
+def measure(model: RelayModel, arena: torch.Tensor, device: Device, codec: Int8Codec | None = None) -> CostModel:
     """Time the model on this device; a few seconds. Uses the arena's first pages, before service.
 
+    With `codec` a reload is of pages that it stored. Its time is told by the byte of the device all the same.
     Call it on the thread that will compute, with the same thread settings.
     """
     spec = model.spec
@@ -54,7 +55,7 @@ def measure(model: RelayModel, arena: torch.Tensor, device: Device) -> CostModel
         token_ns=token_ns,
         pair_ns=pair_ns,
         reload_fixed_ns=RELOAD_FIXED_NS,
-        reload_byte_ns=_reload_byte_ns(arena, device),
+        reload_byte_ns=_reload_byte_ns(arena, device, codec),
         relative_error=0.0,
         token_bytes=token_bytes,
         candidates_typical=min(CANDIDATES_TYPICAL, spec.limits.candidates_max),
@@ -178,16 +179,25 @@ def _rows(model: RelayModel, causal: int, candidates: int) -> torch.Tensor:
     return torch.cat([x_TD, x_CD])
 
 
-def _reload_byte_ns(arena: torch.Tensor, device: Device) -> float:
+def _reload_byte_ns(arena: torch.Tensor, device: Device, codec: Int8Codec | None) -> float:
     page_ids = range(min(8, arena.shape[0], device.staged_pages_max))
     staged = device.stage(arena, page_ids)
     assert staged is not None, "before service nobody else holds staging buffers"
-    sources: list[NDArray[np.uint8]] = [page.copy() for page in staged.views]
-    begin = time.perf_counter_ns()
-    for page, source in zip(staged.views, sources, strict=True):
-        np.copyto(page, source)
+    device_bytes = sum(page.nbytes for page in staged.views)
+    stored = staged.views if codec is None else [np.ones(codec.stored_bytes, np.uint8) for _ in staged.views]
+    if codec is not None:
+        for page, codes in zip(staged.views, stored, strict=True):
+            codec.encode(page, codes)
+    sources = [page.copy() for page in stored]
+    begun_ns = time.perf_counter_ns()
+    for target, source in zip(stored, sources, strict=True):
+        np.copyto(target, source)
+    copied_ns = time.perf_counter_ns()
+    if codec is not None:
+        for codes, page in zip(stored, staged.views, strict=True):
+            codec.decode(codes, page)
     device.upload(arena, page_ids, staged)
-    elapsed = time.perf_counter_ns() - begin
+    ended_ns = time.perf_counter_ns()
     device.release(staged)
-    # Twice: the digest reads every byte once more.
-    return 2.0 * elapsed / sum(source.nbytes for source in sources)
+    # The copy twice: the digest reads every byte once more.
+    return (2.0 * (copied_ns - begun_ns) + ended_ns - copied_ns) / device_bytes
