@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.engine.__main__ import DEMO_DIR
 from bench.engine.machine import hardware
 from bench.engine.report import table
 from bench.load.profile import load_profile
 from bench.tiers.appends import append_speedup
+from bench.tiers.int8 import measure_int8, rows
 from bench.tiers.policies import Case, compared
 from bench.tiers.steps import measure_steps, ratio_from
 
@@ -31,7 +33,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 """Written before anything was measured."""
 AVOIDED_PAGES = 512
 """Of the device, where recompute_avoided is read off: the load benchmark's budget for its model."""
-PARTS = ("steps", "append", "policies")
+PARTS = ("steps", "append", "policies", "int8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the traces")
     parser.add_argument("--profile", default="default", help="whose traffic is replayed")
     parser.add_argument("--out", type=Path, help="a file for the line, too")
+    parser.add_argument("--trained", type=Path, help=f"folder of trainer.pipeline for AUC ({DEMO_DIR} if it is there)")
     given = parser.parse_args(arguments)
     line: dict[str, Any] = {"hardware": hardware()}
     for part in given.only or PARTS:
@@ -88,6 +91,13 @@ def _policies(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _int8(given: argparse.Namespace) -> dict[str, Any]:
+    trained = given.trained or (DEMO_DIR if (DEMO_DIR / "checkpoint").is_dir() else None)
+    found = measure_int8(given.seed, trained)
+    _say(table(["MiB on the device", "as is, ms", "int8, ms"], rows(found)))
+    return {"int8": found}
+
+
 def _hits(cases: Iterable[Case]) -> dict[str, float]:
     """Means over the same cases of each policy, so that they can be set side by side."""
     rows = [case.to_json() for case in cases]
@@ -117,6 +127,7 @@ _MEASURED: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "steps": _steps,
     "append": _append,
     "policies": _policies,
+    "int8": _int8,
 }
 
 

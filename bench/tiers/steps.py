@@ -75,7 +75,7 @@ def measure_steps() -> dict[str, object]:
 
 
 async def _measure() -> dict[str, object]:
-    async with _tier() as tier:
+    async with attached_tier() as tier:
         control_ms = await _control_ms(tier)
         sizes = {str(mib): (await _sized(tier, mib * MIB)).to_json() for mib in SIZES_MIB}
     return {"control_ms": control_ms, "sizes": sizes}
@@ -131,7 +131,7 @@ def _pages(size_bytes: int, seed: int) -> Pages:
 
 
 @asynccontextmanager
-async def _tier() -> AsyncIterator[DramTier]:
+async def attached_tier() -> AsyncIterator[DramTier]:
     """An expander on loopback, and this process attached to it."""
     with tempfile.TemporaryDirectory(prefix="relaygr-tiers-") as folder, Supervisor(Path(folder)) as supervisor:
         (address,) = free_addresses(1)
