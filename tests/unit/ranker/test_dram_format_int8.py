@@ -91,6 +91,20 @@ def test_what_was_expanded_once_gives_the_same_bytes_again(dtype, data):
 
 
 @of_each_dtype
+@pytest.mark.parametrize("level", ["", *KERNEL_LEVELS])
+@given(data=st.data())
+def test_a_thread_that_flushes_subnormal_numbers_leaves_the_same_bytes(level, dtype, data):
+    values = data.draw(pages(dtype))
+    stored, back = there_and_back(values, dtype, level)
+    torch.set_flush_denormal(True)
+    try:
+        flushed, back_flushed = there_and_back(values, dtype, level)
+    finally:
+        torch.set_flush_denormal(False)
+    assert np.array_equal(stored, flushed) and np.array_equal(bytes_of(back), bytes_of(back_flushed))
+
+
+@of_each_dtype
 def test_every_bound_and_code_is_its_own_image(dtype):
     """All bounds of bfloat16, and as many of float32, each with all codes."""
     bounds = torch.arange(27 << 7, 0x7F80, dtype=torch.int32).to(torch.int16)
