@@ -111,7 +111,9 @@ def check(history: History, tombstone_ns: int) -> Verdict:
     verdict.injected.update(one.kind for one in history.injections)
     verdict.counts["loads"] = len(history.loads) + history.misses
     verdict.counts["stores"] = len(history.stores)
-    verdict.counts["stores_unknown"] = sum(_latest_end_ns(one) == NEVER_NS and not one.is_refused for one in history.stores)
+    verdict.counts["stores_unknown"] = sum(
+        _latest_end_ns(one) == NEVER_NS and not one.is_refused for one in history.stores
+    )
     _check_registers(history, tombstone_ns, verdict)
     _check_bytes(history, verdict)
     _check_generations(history, verdict)

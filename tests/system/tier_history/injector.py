@@ -78,7 +78,9 @@ class Injector:
         """What to do to the segment; None when this kind cannot be done to these entries."""
         (user, first), segment = held[0], held[0][1].segment
         if kind == "stale":
-            return None if (older := _older(rng, user, first)) is None else lambda: first.target.write(segment, 0, older)
+            return (
+                None if (older := _older(rng, user, first)) is None else lambda: first.target.write(segment, 0, older)
+            )
         if kind == "swap":
             left, right = (rng.choice(blocks_in_use(segment, pinned.target)) for _, pinned in held)
             return lambda: swap_blocks(segment, left, right)
@@ -91,5 +93,3 @@ def _older(rng: Random, user: str, pinned: Pinned) -> Bytes | None:
         return None
     tokens = rng.randrange(TOKENS_OF_PAGE, pinned.token_count, TOKENS_OF_PAGE)
     return bytes_of(Content(user, tokens, 0))
-
-

@@ -73,7 +73,9 @@ class PinningOwner:
         assert segment is not None
         named = pb.EntryKey(tenant=key.owner.tenant, user=key.owner.user, model=self._model, anchor=key.anchor)
         try:
-            found = await self._stub.Lookup(pb.LookupRequest(key=named, **self._caller(segment)), timeout=CALL_TIMEOUT_S)
+            found = await self._stub.Lookup(
+                pb.LookupRequest(key=named, **self._caller(segment)), timeout=CALL_TIMEOUT_S
+            )
             if not found.found:
                 return None
             request = pb.PrepareLoadRequest(pin_id=found.pin_id, **self._caller(segment))

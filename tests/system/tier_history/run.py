@@ -19,6 +19,7 @@ from tests.system.tier_history.world import TOMBSTONE_NS, WorkerProcess, World, 
 
 INJECTING = 4
 """Damages on their way at a time."""
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Run:
         self._rng = Random(f"{plan.seed}/disturb")
         self._usable = {worker.name: worker for worker in world.workers}
         self.offered = 0
+        self._moved = asyncio.Event()
 
     async def all(self) -> None:
         """Inject until enough was offered, and go through the disturbances meanwhile."""
@@ -61,10 +63,13 @@ class Run:
             for one in damaged:
                 worker = rng.choice(list(self._usable.values()))
                 generation, _ = await worker.meet(next(self._numbers), one.user)
-                self.offered += one.has_changed and generation == one.generation
+                if one.has_changed and generation == one.generation:
+                    self.offered += 1
+                    self._moved.set()
             if not damaged:
-                # Nothing there: have something stored.
+                # Nothing there, or nobody who answers: have something stored.
                 await rng.choice(list(self._usable.values())).meet(next(self._numbers), rng.choice(users))
+                await asyncio.sleep(0.005)
 
     async def _disturb(self) -> None:
         steps: list[Callable[[], Awaitable[None]]] = [
@@ -75,7 +80,7 @@ class Run:
             lambda: self._stop_in_a_copy("out"),
         ] * self._plan.rounds
         for done, step in enumerate(steps, 1):
-            await self._until(lambda done=done: self.offered >= self._plan.offered * done // (len(steps) + 1))
+            await self._until_offered(self._plan.offered * done // (len(steps) + 1))
             await step()
 
     async def _kill_in_a_copy(self, direction: str) -> None:
@@ -106,13 +111,15 @@ class Run:
         return self._usable.pop(self._rng.choice(sorted(self._usable)))
 
     async def _until_described(self, is_so: Callable[..., bool]) -> None:
-        async with asyncio.timeout(30):
-            while not is_so(await self._owner.describe()):
-                await asyncio.sleep(0.01)
-
-    async def _until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
+        end_s = time.monotonic() + PATIENCE_S
+        while not is_so(await self._owner.describe()):
+            assert time.monotonic() < end_s, "the expander does not come to say so"
             await asyncio.sleep(0.01)
+
+    async def _until_offered(self, wanted: int) -> None:
+        while self.offered < wanted:
+            self._moved.clear()
+            await asyncio.wait_for(self._moved.wait(), PATIENCE_S)
 
 
 async def run(plan: Plan, folder: Path) -> tuple[Verdict, float]:

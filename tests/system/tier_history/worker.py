@@ -158,7 +158,7 @@ class Worker:
         version = [content.tokens, content.chain.hex()]
         operation = self._log.begin("store", user=user, version=version, bytes_hash=hash_of(content))
         is_stored = await tier.store(key, content.tokens, content.chain, pages_of(bytes_of(content)))
-        # While the tier still has it in hand it may be published all the same; so it may under an attachment that ended.
+        # While the tier has it in hand, or when the attachment has ended, it may be published all the same.
         is_over = key not in tier._stores and tier._attacher.current is attachment
         self._log.end(operation, is_stored=is_stored, is_refused=not is_stored and is_over)
 

@@ -73,7 +73,10 @@ class WorkerProcess:
         await self._hear("attached")
 
     async def meet(self, number: int, user: str) -> tuple[int, bool]:
-        """Have it load a user's entry: the generation it found and whether it believed the bytes; (0, False) if it died."""
+        """Have it load a user's entry: the generation it found, and whether it believed the bytes.
+
+        (0, False) when it found none, and when it died.
+        """
         future = self._met[number] = asyncio.get_running_loop().create_future()
         self._tell(do="meet", number=number, user=user)
         try:
