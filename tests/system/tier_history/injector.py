@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -19,23 +19,48 @@ WEIGHTS = {"flip": 6, "truncate": 3, "reorder": 2, "swap": 2, "stale": 4, "stamp
 class Damaged(NamedTuple):
     """An entry that was hit."""
 
+    kind: str
     user: str
     generation: int
     has_changed: bool
 
 
-class Injector:
-    """Hits each entry at most once, so that no damage undoes another."""
+def older_content(rng: Random, user: str, pinned: Pinned) -> Bytes | None:
+    """The bytes of a version of this user that is shorter than what is there."""
+    if pinned.token_count <= TOKENS_OF_PAGE:
+        return None
+    tokens = rng.randrange(TOKENS_OF_PAGE, pinned.token_count, TOKENS_OF_PAGE)
+    return bytes_of(Content(user, tokens, 0))
 
-    def __init__(self, owner: PinningOwner, log: Log):
+
+class Injector:
+    """Hits each entry at most once, so that no damage undoes another.
+
+    Args:
+        owner: pins what is damaged.
+        log: where it is written down.
+        key_of: of a user.
+        older: bytes of an older version of the user's entry that is pinned, None when there is none.
+        weights: how often each kind comes.
+    """
+
+    def __init__(
+        self,
+        owner: PinningOwner,
+        log: Log,
+        key_of: Callable[[str], PsiKey] = key_of,
+        older: Callable[[Random, str, Pinned], Bytes | None] = older_content,
+        weights: Mapping[str, int] = WEIGHTS,
+    ):
         self._owner, self._log = owner, log
+        self._key_of, self._older, self._weights = key_of, older, dict(weights)
         self._hit: set[tuple[str, int]] = set()
 
-    async def hit(self, rng: Random, users: tuple[str, ...]) -> list[Damaged]:
-        """Damage one of the users' entries in some way, two with "swap"; nothing when it is not there."""
-        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        chosen = rng.sample(users, 2 if kind == "swap" else 1)
-        held = [(user, pinned) for user in chosen if (pinned := await self._pin(key_of(user))) is not None]
+    async def hit(self, rng: Random, user: str, others: Sequence[str]) -> list[Damaged]:
+        """Damage a user's entry in some way, with "swap" one of the others' too; nothing when it is not there."""
+        kind = rng.choices(list(self._weights), list(self._weights.values()))[0]
+        chosen = [user, rng.choice(others)] if kind == "swap" else [user]
+        held = [(user, pinned) for user in chosen if (pinned := await self._pin(self._key_of(user))) is not None]
         try:
             # From here to the last line of the log nothing is awaited: pins are as good as when they were given.
             if len(held) < len(chosen) or len({pinned.segment.boot_id for _, pinned in held}) > 1:
@@ -71,7 +96,7 @@ class Injector:
             is_certain = kind == "stamp" or target.is_held(segment)
             place = {"boot": segment.boot_id, "generation": target.generation, "blocks": target.blocks}
             self._log.begin("injection", kind=kind, is_certain=is_certain, **place, **facts)
-            damaged.append(Damaged(user, target.generation, has_changed))
+            damaged.append(Damaged(kind, user, target.generation, has_changed))
         return damaged
 
     def _work(self, kind: str, rng: Random, held: list[tuple[str, Pinned]]) -> Callable[[], None] | None:
@@ -79,17 +104,11 @@ class Injector:
         (user, first), segment = held[0], held[0][1].segment
         if kind == "stale":
             return (
-                None if (older := _older(rng, user, first)) is None else lambda: first.target.write(segment, 0, older)
+                None
+                if (older := self._older(rng, user, first)) is None
+                else lambda: first.target.write(segment, 0, older)
             )
         if kind == "swap":
             left, right = (rng.choice(blocks_in_use(segment, pinned.target)) for _, pinned in held)
             return lambda: swap_blocks(segment, left, right)
         return lambda: ALONE[kind](rng, segment, first.target)
-
-
-def _older(rng: Random, user: str, pinned: Pinned) -> Bytes | None:
-    """The bytes of a version of this user that is shorter than what is there."""
-    if pinned.token_count <= TOKENS_OF_PAGE:
-        return None
-    tokens = rng.randrange(TOKENS_OF_PAGE, pinned.token_count, TOKENS_OF_PAGE)
-    return bytes_of(Content(user, tokens, 0))

@@ -59,7 +59,8 @@ class Run:
         rng = Random(f"{self._plan.seed}/inject/{lane}")
         users = USERS[lane::INJECTING]
         while self.offered < self._plan.offered:
-            damaged = await self._injector.hit(rng, users)
+            user, *others = rng.sample(users, len(users))
+            damaged = await self._injector.hit(rng, user, others)
             for one in damaged:
                 worker = rng.choice(list(self._usable.values()))
                 generation, _ = await worker.meet(next(self._numbers), one.user)
@@ -68,7 +69,7 @@ class Run:
                     self._moved.set()
             if not damaged:
                 # Nothing there, or nobody who answers: have something stored.
-                await rng.choice(list(self._usable.values())).meet(next(self._numbers), rng.choice(users))
+                await rng.choice(list(self._usable.values())).meet(next(self._numbers), user)
                 await asyncio.sleep(0.005)
 
     async def _disturb(self) -> None:
