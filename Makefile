@@ -93,6 +93,9 @@ compose-smoke: $(INSTALLED) $(WHEELS) generated ## build the images, bring up do
 compose-test: $(INSTALLED) $(WHEELS) generated ## the same, timed, with 200 requests and each one's trace; needs docker; ends with one JSON line
 	@$(BIN)/python -m scripts.compose_test $(ARGS)
 
+tier-history: $(INSTALLED) generated ## the DRAM tier with its entries damaged and its processes killed; minutes, ends with one JSON line
+	@$(BIN)/python -m tests.system.tier_history $(ARGS)
+
 console-test: $(INSTALLED) generated ## the console's page in a browser; needs chromium; ends with one JSON line
 	@$(BIN)/python scripts/console_test.py $(ARGS)
 
@@ -185,5 +188,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-tracing tier-bench imports types unit property contract model exact system compose-smoke compose-test console-test \
-  protos telemetry native fmt docs clean generated
+  bench-tracing tier-bench tier-history imports types unit property contract model exact system compose-smoke \
+  compose-test console-test protos telemetry native fmt docs clean generated

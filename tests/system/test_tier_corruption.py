@@ -179,7 +179,8 @@ async def test_a_user_whose_psi_was_damaged_in_dram_gets_the_scores_of_full_infe
         returns = Returns(client, owner, injector, oracle)
         for number in range(REQUESTS_MAX):
             await returns.one(rng, USERS[number % len(USERS)])
-            if returns.met.total() >= DAMAGED_RETURNS and returns.reloads >= WHOLE_RETURNS:
+            is_enough = returns.met.total() >= DAMAGED_RETURNS and returns.reloads >= WHOLE_RETURNS
+            if is_enough or returns.wrong or returns.believed:
                 break
         evictions = (await owner.describe()).evictions
     log.close()
