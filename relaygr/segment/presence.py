@@ -11,7 +11,7 @@ So, for a reader in another process:
 * anything else: ask. Another key may share the slot, and the entry may just have left.
 
 A counter that reached 255 has lost count and stays there until the next boot: a slot that
-always asks.
+always asks. So has one that is zero when an entry leaves, which only damage can bring about.
 
 Source: design, section 3 (expander); docs/decisions/0008-presence-filter.md.
 """
@@ -52,8 +52,10 @@ class PresenceFilter:
     def remove(self, key: PsiKey) -> None:
         """Count an entry out that was counted in, after it left."""
         slot = self._slot_of(key)
-        assert self._counters[slot] > 0, "an entry was counted out that was never counted in"
-        if self._counters[slot] < COUNTER_MAX:
+        if self._counters[slot] == 0:
+            # Who counts in before counting out cannot get here: the shared memory was damaged.
+            self._counters[slot] = COUNTER_MAX
+        elif self._counters[slot] < COUNTER_MAX:
             self._counters[slot] -= 1
 
     def detach(self) -> None:

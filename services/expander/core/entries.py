@@ -52,7 +52,7 @@ class Entries:
 
     def __init__(self, blocks: Blocks, pinned_blocks_max: int, presence: Presence | None = None):
         self._blocks = blocks
-        self._presence = presence or Unwatched()
+        self._presence = Unwatched() if presence is None else presence
         self._pinned_blocks_max = pinned_blocks_max
         self._published: dict[PsiKey, Entry] = {}  # in order of publication, which is the order of age
         self._doomed: dict[int, Entry] = {}

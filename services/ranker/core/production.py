@@ -226,9 +226,10 @@ class Production:
         return entry.chain.digest_at(event.tokens) == event.digest
 
     def _is_worth(self, entry: Entry, tokens: int) -> bool:
-        """True when reloading is predicted to end in the time that it has."""
-        reload_ns = self._books.cost.upper_ns(self._books.cost.reload_ns(tokens))
-        return not entry.is_reload_overdue and reload_ns <= self._reload_budget_ns(entry)
+        """True when reloading is expected to end in the time that it has; without the margin of error, since what is
+        begun in vain is given up.
+        """
+        return not entry.is_reload_overdue and self._books.cost.reload_ns(tokens) <= self._reload_budget_ns(entry)
 
     def _reload_budget_ns(self, entry: Entry) -> int:
         return max(self._compute_ns(entry), self._books.reload_worth_ns)
