@@ -121,6 +121,9 @@ bench-report: $(INSTALLED) generated ## tables and pictures of the last run of t
 tier-bench: $(INSTALLED) generated ## reloads, stores and appends against copies and recomputing, eviction policies on traces; ends with one JSON line
 	@$(BIN)/python -m bench.tiers $(ARGS)
 
+tier-soak: $(INSTALLED) generated ## both tiers at full tables: 2 hours of virtual time, then 10 minutes of load with kills; ends with one JSON line
+	@$(BIN)/python -m bench.tiers.soak $(ARGS)
+
 bench-tracing: $(INSTALLED) generated ## what tracing costs, with the console killed and stopped, too; 10 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load.tracing $(ARGS)
 
@@ -188,5 +191,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-tracing tier-bench tier-history imports types unit property contract model exact system compose-smoke \
+  bench-tracing tier-bench tier-soak tier-history imports types unit property contract model exact system compose-smoke \
   compose-test console-test protos telemetry native fmt docs clean generated

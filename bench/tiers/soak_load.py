@@ -52,6 +52,8 @@ SCORE_DIFFERENCE_MOST = 1e-5
 FORGET_SHARE = 0.01
 CANDIDATES = 64
 LENGTHS = Lengths(median_tokens=300, spread=0.5, most_tokens=BEHAVIOURS - 200, least_tokens=40)
+RETURN_GAP_S, RETURN_GAP_LEAST_S = 0.5, 0.15
+"""Shorter than the profile's, so that arenas of a few psi still see some of their users again."""
 PLAN_S = 60
 """Traffic is planned so far ahead, so that memory does not hold all of it."""
 
@@ -95,7 +97,14 @@ class SoakLoad:
     ) -> None:
         self._addresses = trigger, router
         self._generation = generation
-        traffic = replace(profile.traffic, warmup_s=0.0, candidates=CANDIDATES, requests=int(PLAN_S * rate_hz))
+        traffic = replace(
+            profile.traffic,
+            warmup_s=0.0,
+            candidates=CANDIDATES,
+            requests=int(PLAN_S * rate_hz),
+            return_gap_s=RETURN_GAP_S,
+            return_gap_least_s=RETURN_GAP_LEAST_S,
+        )
         self._plan = Plan(
             traffic=traffic,
             stages=profile.stages,

@@ -30,7 +30,8 @@ from demo.processes import Supervisor
 PSI_PAGES = 3
 """Of one user on average."""
 DEVICE_PSI, DRAM_PSI = 8, 30
-RATE_HZ = 30.0
+RATE_HZ = 80.0
+"""Near 60 % of what two cores hold, the client included: at 140 a second half of the requests are declined."""
 CHURN_S = 60.0
 SAMPLE_S = 5.0
 SETTLE_S = 30.0
