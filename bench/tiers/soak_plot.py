@@ -42,14 +42,14 @@ def _memory(axes: Axes, samples: Sequence[Sample]) -> None:
     lives: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for sample in samples:
         for one in sample.processes:
-            lives.setdefault((one.name, one.pid), []).append((sample.at_s, one.own_mb))
+            lives.setdefault((one.name, one.pid), []).append((sample.at_s, one.anonymous_mb))
     names = list(dict.fromkeys(name for name, _ in lives))
     labelled = set()
     for (name, _), points in lives.items():
         label = None if name in labelled else name
         labelled.add(name)
         axes.plot(*zip(*points, strict=True), color=COLOURS[names.index(name) % len(COLOURS)], label=label)
-    axes.set_ylabel("memory but the segment, MB")
+    axes.set_ylabel("allocated memory, MB")
 
 
 def _lines(

@@ -34,8 +34,8 @@ RATE_HZ = 80.0
 """Near 60 % of what two cores hold, the client included: at 140 a second half of the requests are declined."""
 CHURN_S = 60.0
 SAMPLE_S = 5.0
-SETTLE_S = 30.0
-"""Longest wait for what was held: a window, a silent ranker's lapse, and two periods of the metrics."""
+SETTLE_LEAST_S, SETTLE_S = 6.0, 30.0
+"""Wait for what was held: at least a period of the metrics, at most a silent ranker's lapse, a window and some rest."""
 ANSWERED_LEAST = 0.97
 """Of requests that ought to be answered: a process that is stopped holds up what it was asked for."""
 ERRORS_ALLOWED = ("DeadlineTooShort", "Refused", "Unreachable")
@@ -189,13 +189,14 @@ async def _sample(sampler: Sampler, every_s: float) -> None:
 
 async def _settled(cluster: Cluster, sampler: Sampler) -> dict[str, int]:
     """Wait until nothing is held any more; what is held after the longest wait."""
-    end_s = time.monotonic() + SETTLE_S
+    begun_s = time.monotonic()
     while True:
         sample = await asyncio.to_thread(sampler.take)
         ended = {f"{name} ended": abs(code) or 1 for name, code in cluster.supervisor.ended().items()}
         silent = {f"{name} silent": 1 for name in sample.unanswered}
         leaked = sample.held | ended | silent
-        if not any(leaked.values()) or time.monotonic() > end_s:
+        waited_s = time.monotonic() - begun_s
+        if waited_s > (SETTLE_S if any(leaked.values()) else SETTLE_LEAST_S):
             return leaked
         await asyncio.sleep(0.5)
 

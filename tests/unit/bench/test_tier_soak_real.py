@@ -28,7 +28,7 @@ Pss:                   2 kB
 def life(seconds: float, mb_per_s: float = 0.0, fds_per_s: float = 0.0, pid: int = 1, name: str = "ranker-1"):
     times_s = [PERIOD_S * step for step in range(int(seconds / PERIOD_S) + 1)]
     return [
-        (at_s, ProcessSample(name, pid, at_s, 0.0, 100.0 + mb_per_s * at_s, 20 + int(fds_per_s * at_s), 8))
+        (at_s, ProcessSample(name, pid, at_s, 0.0, 0.0, 100.0 + mb_per_s * at_s, 20 + int(fds_per_s * at_s), 8))
         for at_s in times_s
     ]
 
@@ -81,7 +81,7 @@ def test_a_segment_is_nobodys_memory():
 
 def test_this_process_can_be_read():
     one = read_process("test", os.getpid(), 1.0)
-    assert one.rss_mb > 1 and one.own_mb > 1 and one.fds > 2 and one.threads >= 1
+    assert one.rss_mb > 1 and one.own_mb > 1 and one.anonymous_mb > 1 and one.fds > 2 and one.threads >= 1
 
 
 @pytest.mark.parametrize(
