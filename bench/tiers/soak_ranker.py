@@ -31,10 +31,13 @@ UNANSWERED_NS = 2_000_000_000
 """Beyond its deadline no rank waits so long for its place."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     key: PsiKey
+    is_fetching: bool = False
+    """A lookup or a reload is under way, whose end nobody has been told yet."""
     is_cancelled: bool = False
+    is_given_up: bool = False
     pinned: Pinned | None = None
 
 
@@ -212,10 +215,12 @@ class SoakRanker:
     def _do(self, effect: fx.Effect) -> None:
         match effect:
             case fx.StartLookup(job_id, key, _):
-                self._jobs[job_id] = _Job(key)
-                self.link.lookup(key, lambda pinned: self._looked_up(job_id, pinned))
+                job = self._jobs[job_id] = _Job(key, is_fetching=True)
+                self.link.lookup(key, lambda pinned: self._looked_up(job_id, job, pinned))
             case fx.AbandonLookup(job_id):
                 self._let_go(job_id)
+            case fx.GiveUpReload(job_id):
+                self._give_up(job_id)
             case fx.StartReload():
                 self._reload(effect)
             case fx.StartCompute(job_id, key):
@@ -235,8 +240,12 @@ class SoakRanker:
             case _:
                 pass
 
-    def _looked_up(self, job_id: int, pinned: Pinned | None) -> None:
-        job = self._jobs[job_id]
+    def _looked_up(self, job_id: int, job: _Job, pinned: Pinned | None) -> None:
+        if job.is_given_up:
+            if pinned is not None:
+                self.link.abandon(pinned)
+            return
+        job.is_fetching = False
         if job.is_cancelled or pinned is None:
             del self._jobs[job_id]
             if pinned is not None:
@@ -247,16 +256,30 @@ class SoakRanker:
         tokens, digest = (0, b"") if content is None else (content.tokens, content.chain_digest)
         self.later(0, lambda: self.feed(ev.LookupEnded(job_id, tokens, digest)))
 
+    def _give_up(self, job_id: int) -> None:
+        """End a lookup or a reload now; what its end brings later is let go."""
+        job = self._jobs.get(job_id)
+        if job is None or not job.is_fetching:
+            return
+        job.is_given_up = True
+        del self._jobs[job_id]
+        ended = ev.LookupEnded(job_id, 0, b"") if job.pinned is None else ev.ReloadEnded(job_id, False)
+        self.later(0, lambda: self.feed(ended))
+
     def _let_go(self, job_id: int) -> None:
         job = self._jobs.pop(job_id, None)
         if job is not None and job.pinned is not None:
             self.link.abandon(job.pinned)
 
     def _reload(self, effect: fx.StartReload) -> None:
-        job = self._jobs.pop(effect.job_id)
+        job = self._jobs[effect.job_id]
         assert job.pinned is not None
+        job.is_fetching = True
 
         def ended(is_ok: bool) -> None:
+            if job.is_given_up:
+                return
+            del self._jobs[effect.job_id]
             if is_ok:
                 self._write(effect.page_ids, job.key, 0, effect.tokens)
             self.later(0, lambda: self.feed(ev.ReloadEnded(effect.job_id, is_ok)))

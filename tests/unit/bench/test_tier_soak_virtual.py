@@ -48,7 +48,7 @@ def test_the_tables_were_full(whole):
 def test_every_kind_of_answer_was_given(whole):
     kinds = ("rank_device", "rank_dram", "rank_joined", "rank_overtook", "full_absent", "full_expired", "full_declined")
     assert all(whole.counters[name] for name in kinds)
-    kinds = ("productions_failed", "productions_cancelled", "dropped_diverged", "dropped_forgotten", "windows_closed")
+    kinds = ("productions_failed", "productions_cancelled", "dropped_diverged", "dropped_forgotten", "reloads_overdue")
     assert all(whole.counters[name] for name in kinds)
 
 
