@@ -14,11 +14,15 @@ from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
+from relaygr.v1.transfer_pb2_grpc import add_TransferServiceServicer_to_server
+from services.expander.adapters.local_owner import LocalOwner
 from services.expander.adapters.segment import create_segment, new_boot_id
 from services.expander.adapters.sweeper import Sweeper
 from services.expander.config import ExpanderConfig
 from services.expander.core.tiering import Tiering
+from services.expander.metrics import TransferMetrics
 from services.expander.service import ExpanderService
+from services.expander.transfer import TransferService
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +40,15 @@ async def serve(config: ExpanderConfig) -> None:
     tiering = Tiering(config.limits, segment.presence)
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
+    owner = LocalOwner(tiering, segment, config.heartbeat_ms / 1000)
     try:
         service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))
+        transfer = TransferService(tiering, segment, owner, config.transfer_limits, TransferMetrics(telemetry))
         server = RpcServer(
             service_name="relaygr-expander", address=config.address, telemetry=telemetry, lane_port=config.lane_port
         )
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
+        server.add(add_TransferServiceServicer_to_server, transfer, "relaygr.v1.TransferService")
         sweeper.start()
         await server.start()
         if telemetry.has_reader:
@@ -50,6 +57,7 @@ async def serve(config: ExpanderConfig) -> None:
         await serve_until_signal(server, _nothing)
     finally:
         probe.stop()
+        await owner.close()
         await sweeper.close()
         segment.close()
         telemetry.shutdown()

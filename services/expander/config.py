@@ -8,6 +8,22 @@ from relaygr.segment import Geometry
 from services.expander.core.limits import TieringLimits
 
 _MS = 1_000_000
+_OF_ITS_LIFE = 0.8
+"""Share of the life of a pin or grant that a stream may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferLimits:
+    """Bounds of the streams of rankers on other hosts."""
+
+    streams_max: int
+    """Open at a time, of all kinds."""
+    entry_bytes_max: int
+    """Of one entry."""
+    fetch_s: float
+    """Longest fetch."""
+    store_s: float
+    """Longest store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +31,8 @@ class ExpanderConfig:
     """One expander process."""
 
     address: str = "127.0.0.1:7004"
-    """host:port to serve on; port 0 takes a free one. Callers are on this host, so loopback is enough."""
+    """host:port to serve on; port 0 takes a free one. Loopback serves this host's rankers, which is enough for most; an
+    address that others reach lets theirs in too, and psi then crosses the network as plain text."""
     lane_port: int | None = 0
     """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     expander_id: str = "expander"
@@ -56,6 +73,8 @@ class ExpanderConfig:
     """Longest life of a pin, milliseconds: a reload takes a few."""
     store_ms: float = 10000.0
     """Longest life of a store in flight, milliseconds."""
+    transfer_streams_max: int = 32
+    """Most streams of rankers on other hosts, all kinds together."""
     entry_age_s: float = 900.0
     """An entry is dropped at this age, seconds, used or not."""
     tombstone_s: float = 600.0
@@ -73,6 +92,7 @@ class ExpanderConfig:
         """Refuse impossible combinations at the start."""
         for name in ("pinned_share", "staging_share", "tenant_share"):
             assert 0 < getattr(self, name) <= 1, f"{name} must be in (0, 1]"
+        assert self.transfer_streams_max > 0, "transfer_streams_max must be positive"
         assert 0 < 2 * self.heartbeat_ms <= self.owner_lapse_ms, "owner_lapse_ms must hold two heartbeats"
         assert self.limits  # asserts its own relations
 
@@ -80,6 +100,17 @@ class ExpanderConfig:
     def geometry(self) -> Geometry:
         """Blocks of the segment."""
         return Geometry.within(self.segment_bytes, self.block_bytes)
+
+    @property
+    def transfer_limits(self) -> TransferLimits:
+        """Bounds of streams: they end by themselves before what they hold does."""
+        limits = self.limits
+        return TransferLimits(
+            streams_max=self.transfer_streams_max,
+            entry_bytes_max=min(limits.staging_blocks_max, limits.tenant_blocks_max) * self.block_bytes,
+            fetch_s=_OF_ITS_LIFE * self.pin_ms / 1000,
+            store_s=_OF_ITS_LIFE * self.store_ms / 1000,
+        )
 
     @property
     def limits(self) -> TieringLimits:

@@ -29,7 +29,7 @@ from services.expander.metrics import ExpanderMetrics
 TRACEPARENT_CHARS_MAX = 128
 MODEL_FIELD_CHARS_MAX = 256
 
-_REFUSALS = {
+REFUSALS = {
     StoreRefusal.PRESENT: pb.STORE_REFUSAL_PRESENT,
     StoreRefusal.NO_SPACE: pb.STORE_REFUSAL_NO_SPACE,
     StoreRefusal.FORGOTTEN: pb.STORE_REFUSAL_FORGOTTEN,
@@ -75,7 +75,7 @@ class ExpanderService(ExpanderServiceServicer):
 
     async def Lookup(self, request: pb.LookupRequest, context: grpc.aio.ServicerContext) -> pb.LookupResponse:
         """Find and pin."""
-        key = _key_of(request.key)
+        key = key_of(request.key)
         now_ns = self._current(request)
         found = self._tiering.lookup(request.owner_index, key, now_ns)
         self._metrics.looked_up("HIT" if found else "MISS")
@@ -83,7 +83,7 @@ class ExpanderService(ExpanderServiceServicer):
         if found is None:
             return pb.LookupResponse(found=False)
         return pb.LookupResponse(
-            found=True, pin_id=found.pin_id, generation=found.generation, content=_content_to_pb(found.content)
+            found=True, pin_id=found.pin_id, generation=found.generation, content=content_to_pb(found.content)
         )
 
     async def PrepareLoad(
@@ -95,7 +95,7 @@ class ExpanderService(ExpanderServiceServicer):
             return pb.PrepareLoadResponse(granted=False)
         current_span().set_attribute(names.ATTR_DRAM_BLOCKS, len(grant.blocks))
         return pb.PrepareLoadResponse(
-            granted=True, blocks=grant.blocks, generation=grant.generation, content=_content_to_pb(grant.content)
+            granted=True, blocks=grant.blocks, generation=grant.generation, content=content_to_pb(grant.content)
         )
 
     async def CompleteLoad(
@@ -110,7 +110,7 @@ class ExpanderService(ExpanderServiceServicer):
         self, request: pb.PrepareStoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.PrepareStoreResponse:
         """Reserve blocks, and stamp them before their writer hears of them."""
-        key = _key_of(request.key)
+        key = key_of(request.key)
         _check_size(request.length_bytes, request.token_count, request.chain_digest, "")
         now_ns = self._current(request)
         if not self._segment.locks.is_held(request.owner_index):
@@ -127,13 +127,13 @@ class ExpanderService(ExpanderServiceServicer):
             case StoreRefusal():
                 self._metrics.stored(answer.name)
                 current_span().set_attribute(names.ATTR_DRAM_OUTCOME, answer.name)
-                return pb.PrepareStoreResponse(refusal=_REFUSALS[answer])
+                return pb.PrepareStoreResponse(refusal=REFUSALS[answer])
 
     async def CompleteStore(
         self, request: pb.CompleteStoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.CompleteStoreResponse:
         """Publish or discard."""
-        content = _content_of(request.content)
+        content = content_of(request.content)
         now_ns = self._current(request)
         published = self._tiering.complete_store(
             request.owner_index, request.store_id, request.written, content, now_ns
@@ -182,7 +182,12 @@ class ExpanderService(ExpanderServiceServicer):
         return now_ns
 
 
-def _key_of(key: pb.EntryKey) -> PsiKey:
+def key_of(key: pb.EntryKey) -> PsiKey:
+    """The key a request names.
+
+    Raises:
+        InvalidRequest: by its field's name.
+    """
     owner = user_key_of(key.tenant, key.user)
     model = model_from_pb(key.model)
     for name in ("name", "version", "weights_digest", "dtype", "layout"):
@@ -190,7 +195,12 @@ def _key_of(key: pb.EntryKey) -> PsiKey:
     return PsiKey(owner, model.key, key.anchor)
 
 
-def _content_of(content: pb.EntryContent) -> Content:
+def content_of(content: pb.EntryContent) -> Content:
+    """What a request says that an entry holds.
+
+    Raises:
+        InvalidRequest: by its field's name.
+    """
     _check_size(content.length_bytes, content.token_count, content.chain_digest, "content.")
     if len(content.content_digest) != DIGEST_BYTES:
         raise InvalidRequest("content.content_digest", f"must be {DIGEST_BYTES} bytes")
@@ -200,7 +210,8 @@ def _content_of(content: pb.EntryContent) -> Content:
     return Content(content.token_count, content.chain_digest, content.length_bytes, content.content_digest, trace)
 
 
-def _content_to_pb(content: Content) -> pb.EntryContent:
+def content_to_pb(content: Content) -> pb.EntryContent:
+    """Domain to protobuf."""
     return pb.EntryContent(
         token_count=content.tokens,
         chain_digest=content.chain_digest,

@@ -18,6 +18,7 @@ from relaygr.behaviours.freshness import keep_fresh
 from relaygr.behaviours.store import FileStore, StoreError
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.cost import CostModel
+from relaygr.domain.identity import ModelIdentity
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import TORCH_DTYPES, RelayModel
 from relaygr.model.kernels import KernelName, KvDtype
@@ -37,6 +38,8 @@ from services.ranker.adapters.device.interface import Device
 from services.ranker.adapters.dram import DramTier
 from services.ranker.adapters.dram_format import LOADS_MAX, AsOnDevice, Int8Pages, PageFormat
 from services.ranker.adapters.dram_format_int8 import Int8Codec, int8_codec
+from services.ranker.adapters.dram_remote import RemoteDramTier
+from services.ranker.adapters.dram_remote_reach import RemoteCost
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.answer import Instance
 from services.ranker.config import RankerConfig
@@ -67,6 +70,7 @@ class Makers:
     """What makes the parts that decide, answer and store."""
 
     dram: Callable[..., DramTier] = DramTier
+    dram_remote: Callable[..., RemoteDramTier] = RemoteDramTier
     residency: Callable[..., Residency] = Residency
     engine: Callable[..., Engine] = Engine
     service: Callable[..., RankerService] = RankerService
@@ -100,7 +104,7 @@ class Ranker:
         channels = ChannelPool(telemetry)
         page_format = _page_format(config, model, arena.shape[0])
         owner = config.instance_id, instance.record.epoch, page_format.identity
-        dram = makers.dram(config.expander, channels, *owner) if config.expander else None
+        dram = _dram(makers, config, channels, owner, lambda found: ranker.reloads_measured(cost, found))
         copies = PageCopies(device, arena)
         metrics = RankerMetrics(telemetry)
         executor = Executor(
@@ -183,11 +187,18 @@ class Ranker:
             return
         cost = self.costs.ended(job.expected_ns, outcome.compute_ns)
         if cost is not None:
-            LOG.info("cost model at work: %s", cost)
-            self.instance.record = replace(self.instance.record, cost=cost)
-            self.instance.cost_factor = self.costs.factor
-            self.engine.residency.use_costs(cost)
-            self.state_changed()
+            self._publish(cost)
+
+    def reloads_measured(self, alone: CostModel, found: RemoteCost) -> None:
+        """What a reload from another host takes: the way here, and from here to the device as `alone` has it."""
+        self._publish(self.costs.reloads_measured(found.fixed_ns, found.byte_ns + alone.reload_byte_ns))
+
+    def _publish(self, cost: CostModel) -> None:
+        LOG.info("cost model at work: %s", cost)
+        self.instance.record = replace(self.instance.record, cost=cost)
+        self.instance.cost_factor = self.costs.factor
+        self.engine.residency.use_costs(cost)
+        self.state_changed()
 
     async def leave(self) -> None:
         """Leave the registry, so that nobody is sent here any more."""
@@ -277,6 +288,21 @@ def compute_settings(threads: int, device: Device) -> Iterator[None]:
         yield
 
 
+def _dram(
+    makers: Makers,
+    config: RankerConfig,
+    channels: ChannelPool,
+    owner: tuple[str, int, ModelIdentity],
+    on_measured: Callable[[RemoteCost], None],
+) -> DramTier | None:
+    """This host's DRAM tier or another's, when there is one."""
+    if config.expander_remote:
+        tier = makers.dram_remote(config.expander_remote, channels, *owner, on_measured=on_measured)
+        # It has what the ranker uses of a tier, and nothing of the tier's own parts.
+        return cast(DramTier, tier)
+    return makers.dram(config.expander, channels, *owner) if config.expander else None
+
+
 def _open_store(path: str, features: FeatureSpec) -> FileStore:
     """The behaviour store, refused when it holds other features than the model reads."""
     store = FileStore(path)
@@ -319,4 +345,5 @@ def _residency(make: Callable[..., Residency], config: RankerConfig, arena: torc
         cost=cost,
         rest_tokens=config.rest_tokens,
         policy=LeastWorth(),
+        is_dram_remote=bool(config.expander_remote),
     )

@@ -43,7 +43,10 @@ class RankerConfig:
     store: str = ""
     """Directory of the behaviour store; empty: only inline histories are served."""
     expander: str = ""
-    """host:port of this host's expander; empty: no DRAM tier."""
+    """host:port of this host's expander; empty: no DRAM tier, unless `expander_remote` is set."""
+    expander_remote: str = ""
+    """host:port of an expander on another host, in place of `expander`: slower, and psi crosses the network as plain
+    text; empty: none."""
     device: str = "cpu"
     """cpu, cuda or npu; of several, the one with a number: cuda:1."""
     threads: int = 1
@@ -89,6 +92,8 @@ class RankerConfig:
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
+        are_both = self.expander and self.expander_remote
+        assert not are_both, "expander and expander_remote: a ranker has one DRAM tier, set one of them"
         assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
         assert self.rest_tokens >= 0, "rest_tokens must not be negative"
         assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"

@@ -82,6 +82,8 @@ class Books:
     tombstones: dict[UserKey, int] = field(default_factory=dict)
     """Forgotten users, and until when."""
     is_dram_attached: bool = False
+    is_dram_remote: bool = False
+    """It is another host's: no rank waits for it."""
     is_draining: bool = False
     effects: list[Effect] = field(default_factory=list)
 

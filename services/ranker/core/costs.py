@@ -17,6 +17,7 @@ Source: design, section 3 (trigger, ranker).
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from relaygr.domain.cost import CostModel
 
@@ -62,6 +63,12 @@ class CostWatch:
             return None
         self._factor = factor
         self.published = self._alone.scaled(factor, error)
+        return self.published
+
+    def reloads_measured(self, fixed_ns: float, byte_ns: float) -> CostModel:
+        """Reloads take this from now on, of whatever factor; the model to publish."""
+        self._alone = replace(self._alone, reload_fixed_ns=fixed_ns, reload_byte_ns=byte_ns)
+        self.published = replace(self.published, reload_fixed_ns=fixed_ns, reload_byte_ns=byte_ns)
         return self.published
 
     def _factor_now(self) -> float:

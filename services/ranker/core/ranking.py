@@ -106,6 +106,8 @@ class Ranking:
     def _wait_until_ns(self, rank: Rank, entry: Entry, now_ns: int) -> int | None:
         """Until when to wait; None when there is nothing to wait for or it would be too late."""
         aim = min(rank.need_tokens, entry.promised_tokens)
+        if self._books.is_dram_remote and entry.state in (PsiState.LOOKING_UP, PsiState.RELOADING):
+            return None  # I2: not for another host's memory.
         if entry.tokens and self._is_enough(aim - entry.tokens):
             return None
         ranked_on_psi_ns = self._rank_ns(rank, aim)

@@ -70,6 +70,7 @@ class Residency:
         cost: CostModel,
         rest_tokens: int = 0,
         reload_worth_ns: int = RELOAD_WORTH_NS,
+        is_dram_remote: bool = False,
         policy: EvictionPolicy | None = None,
     ):
         assert min(tickets_max, entries_max, ranks_max, spills_max, tombstone_ns) > 0
@@ -84,7 +85,8 @@ class Residency:
             tombstones_max=4 * entries_max,
             tombstone_ns=tombstone_ns,
             rest_tokens=rest_tokens,
-            reload_worth_ns=reload_worth_ns,
+            reload_worth_ns=0 if is_dram_remote else reload_worth_ns,
+            is_dram_remote=is_dram_remote,
         )
         self._holding = Holding(self._books)
         self._asking = Asking(self._books, self._holding)
