@@ -19,7 +19,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -45,8 +45,6 @@ PROBE_S = 2.0
 STATUS_S = 0.5
 """A status waits behind the bytes that a peer did not take; longer than this nobody waits with it."""
 
-_T = TypeVar("_T")
-
 
 class TransferService(TransferServiceServicer):
     """Serves the streams."""
@@ -70,13 +68,13 @@ class TransferService(TransferServiceServicer):
         self._storing: set[PsiKey] = set()
         metrics.observe(self._open)
 
-    async def Fetch(self, request: pb.FetchRequest, context: grpc.aio.ServicerContext) -> None:
+    async def Fetch(self, requests: Any, context: grpc.aio.ServicerContext) -> None:
         """Find, pin, send."""
-        await self._answer("FETCH", context, self._limits.fetch_s, lambda: self._fetch(request, context))
+        await self._answer("FETCH", context, self._limits.fetch_s, lambda: self._fetch(context))
 
-    async def Store(self, requests: Any, context: grpc.aio.ServicerContext) -> pb.StoreResponse:
-        """Take, check, publish."""
-        return await self._answer("STORE", context, self._limits.store_s, lambda: self._store(context))
+    async def Store(self, requests: Any, context: grpc.aio.ServicerContext) -> None:
+        """Grant, take, check, publish."""
+        await self._answer("STORE", context, self._limits.store_s, lambda: self._store(context))
 
     async def Probe(self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext) -> None:
         """Send bytes of no meaning."""
@@ -85,14 +83,15 @@ class TransferService(TransferServiceServicer):
     # Streams
 
     async def _answer(
-        self, kind: str, context: grpc.aio.ServicerContext, limit_s: float, work: Callable[[], Awaitable[_T]]
-    ) -> _T:
+        self, kind: str, context: grpc.aio.ServicerContext, limit_s: float, work: Callable[[], Awaitable[None]]
+    ) -> None:
         """Do a stream's work within its bounds; a fault becomes its status."""
         limit_s = min(limit_s, remaining_ns(context, int(limit_s * 1e9)) / 1e9)
         try:
             with self._counted(kind):
                 async with asyncio.timeout(limit_s):
-                    return await work()
+                    await work()
+            return
         except TimeoutError:
             fault: RelayError = DeadlineTooShort(f"the stream took more than {limit_s:.1f} s", is_definite=False)
         except RelayError as error:
@@ -111,26 +110,35 @@ class TransferService(TransferServiceServicer):
 
     # Fetch
 
-    async def _fetch(self, request: pb.FetchRequest, context: grpc.aio.ServicerContext) -> None:
-        key = key_of(request.key)
-        index = self._owner.attached()
+    async def _fetch(self, context: grpc.aio.ServicerContext) -> None:
+        first = await _read(context)
+        if first is None or not first.HasField("find"):
+            raise InvalidRequest("find", "must be the first message")
+        key, index = key_of(first.find), self._owner.attached()
         found = self._tiering.lookup(index, key, self._clock())
         self._metrics.looked_up("HIT" if found else "MISS")
         if found is None:
             await context.write(pb.FetchResponse(begin=pb.FetchBegin(found=False)))
             return
         is_right = True
-        held = None
         try:
             begin = pb.FetchBegin(found=True, content=content_to_pb(found.content))
             await context.write(pb.FetchResponse(begin=begin))
+            if not await _has_come(context, "take"):
+                return
             is_right = await self._send(index, key, found, context)
+            if is_right and self._granted(index, found) is not None and not await _has_come(context, "finish"):
+                return
         finally:
             held = self._tiering.complete_load(index, found.pin_id, is_right, self._clock())
         await context.write(pb.FetchResponse(end=pb.FetchEnd(held=held)))
 
     async def _send(self, index: int, key: PsiKey, found: Found, context: grpc.aio.ServicerContext) -> bool:
-        """All chunks, or as many as the pin lasts. False when the bytes here are not what was stored."""
+        """All chunks, or as many as the pin lasts; the last one only when the digest is right.
+
+        Returns:
+            False when the bytes here are not what was stored.
+        """
         grant = self._granted(index, found)
         if grant is None or not self._owner.segment.owns(grant.blocks, grant.generation):
             return True  # The pin is gone, which says nothing against the entry.
@@ -141,10 +149,12 @@ class TransferService(TransferServiceServicer):
             if self._granted(index, found) is None:
                 return True
             chunk = pb.Chunk(offset_bytes=pieces.done_bytes, data=pieces.read(CHUNK_BYTES, digest))
+            if not pieces.left_bytes and segment.owns(grant.blocks, grant.generation):
+                if digest.digest() != content.content_digest:
+                    return False
             self._metrics.moved("FETCH", len(chunk.data))
             await context.write(pb.FetchResponse(chunk=chunk))
-        still_owned = segment.owns(grant.blocks, grant.generation)
-        return not still_owned or digest.digest() == content.content_digest
+        return True
 
     def _granted(self, index: int, found: Found) -> LoadGrant | None:
         """The blocks, while the pin holds and the user is not forgotten."""
@@ -154,7 +164,7 @@ class TransferService(TransferServiceServicer):
 
     # Store
 
-    async def _store(self, context: grpc.aio.ServicerContext) -> pb.StoreResponse:
+    async def _store(self, context: grpc.aio.ServicerContext) -> None:
         first = await _read(context)
         if first is None or not first.HasField("begin"):
             raise InvalidRequest("begin", "must be the first message")
@@ -163,31 +173,32 @@ class TransferService(TransferServiceServicer):
             raise InvalidRequest("content.length_bytes", f"above {self._limits.entry_bytes_max}")
         if key in self._storing:
             # The core gives one owner one grant for one content: two streams would write the same blocks.
-            return self._refused(StoreRefusal.BUSY)
+            await self._refuse(StoreRefusal.BUSY, context)
+            return
         self._storing.add(key)
         try:
-            return await self._take(self._owner.attached(), key, content, context)
+            await self._take(self._owner.attached(), key, content, context)
         finally:
             self._storing.discard(key)
 
-    async def _take(
-        self, index: int, key: PsiKey, content: Content, context: grpc.aio.ServicerContext
-    ) -> pb.StoreResponse:
+    async def _take(self, index: int, key: PsiKey, content: Content, context: grpc.aio.ServicerContext) -> None:
         answer = self._tiering.prepare_store(
             index, key, content.tokens, content.chain_digest, content.length_bytes, self._clock()
         )
         if isinstance(answer, StoreRefusal):
-            return self._refused(answer)
+            await self._refuse(answer, context)
+            return
         self._owned.stamp(answer.blocks, answer.generation)
-        written = published = False
+        written = False
         try:
+            await context.write(pb.StoreResponse(grant=pb.StoreGrant()))
             await self._receive(index, key, content, answer, context)
             written = True
         finally:
             # What was refused, cut off or cancelled gives its blocks back here, and at once.
             published = self._tiering.complete_store(index, answer.store_id, written, content, self._clock())
             self._metrics.stored("PUBLISHED" if published else "DISCARDED")
-        return pb.StoreResponse(published=published)
+        await context.write(pb.StoreResponse(outcome=pb.StoreOutcome(published=published)))
 
     async def _receive(
         self, index: int, key: PsiKey, content: Content, grant: StoreGrant, context: grpc.aio.ServicerContext
@@ -210,9 +221,9 @@ class TransferService(TransferServiceServicer):
         if digest.digest() != content.content_digest:
             raise CorruptData("content.content_digest: is not that of the bytes that came")
 
-    def _refused(self, refusal: StoreRefusal) -> pb.StoreResponse:
+    async def _refuse(self, refusal: StoreRefusal, context: grpc.aio.ServicerContext) -> None:
         self._metrics.stored(refusal.name)
-        return pb.StoreResponse(refusal=REFUSALS[refusal])
+        await context.write(pb.StoreResponse(grant=pb.StoreGrant(refusal=REFUSALS[refusal])))
 
 
 async def _probe(request: pb.ProbeRequest, context: grpc.aio.ServicerContext) -> None:
@@ -224,7 +235,15 @@ async def _probe(request: pb.ProbeRequest, context: grpc.aio.ServicerContext) ->
         left -= min(left, CHUNK_BYTES)
 
 
-async def _read(context: grpc.aio.ServicerContext) -> pb.StoreRequest | None:
+async def _has_come(context: grpc.aio.ServicerContext, step: str) -> bool:
+    """The next step, which must be this one. False: the caller wants no more."""
+    message = await _read(context)
+    if message is not None and not message.HasField(step):
+        raise InvalidRequest(step, "was to come")
+    return message is not None
+
+
+async def _read(context: grpc.aio.ServicerContext) -> Any:
     """The next message; None at the end."""
     try:
         message = await context.read()
@@ -233,11 +252,10 @@ async def _read(context: grpc.aio.ServicerContext) -> pb.StoreRequest | None:
     return None if message is grpc.aio.EOF else message
 
 
-async def _abort(context: grpc.aio.ServicerContext, fault: RelayError) -> NoReturn:
+async def _abort(context: grpc.aio.ServicerContext, fault: RelayError) -> None:
     metadata = ((ERROR_METADATA_KEY, type(fault).__name__),)
     async with asyncio.timeout(STATUS_S):
         await context.abort(status_of(fault), message_of(fault), metadata)
-    raise AssertionError("abort does not return")
 
 
 def _check_chunk(chunk: pb.Chunk, pieces: Pieces) -> None:

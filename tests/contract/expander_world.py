@@ -95,7 +95,11 @@ class World:
         service = ExpanderService(self.tiering, self.segment, self.telemetry, heartbeat_ns)
         self.server = RpcServer(service_name="expander", address=self.address, telemetry=self.telemetry)
         self.server.add(add_ExpanderServiceServicer_to_server, self.wrap(service), "relaygr.v1.ExpanderService")
+        self.add_services()
         self.port = await self.server.start()
+
+    def add_services(self) -> None:
+        """Beside the expander's own; for worlds that have more."""
 
     async def stop(self) -> None:
         await self.server.stop(0)

@@ -6,9 +6,10 @@ nothing raises for a fault of the tier, and memory that a caller hands in is not
 more once the call has returned.
 
 "Found" is said with a hold here too: a lookup opens the stream that will bring the bytes,
-and the expander pins the entry for as long as the stream lasts. `load` reads the stream,
-`abandon` cancels it, and a ranker that dies has cancelled it. The bytes are reported good only after
-their digest matched in the pages where they arrived *and* the stream ended with the word that the pin had held.
+and the expander pins the entry for as long as the stream lasts. `load` goes on with it,
+`abandon` cancels it, and a ranker that dies has cancelled it. Bytes are reported good only
+after their digest matched in the pages where they arrived *and* the expander said after
+that, in the same stream, that the pin had held.
 
 There is no presence filter: who has not asked does not know. An absent key costs a round trip.
 
@@ -138,11 +139,12 @@ class RemoteDramTier:
         assert key.model_key == self._model.key, "psi of another model"
         if not self._reach.is_reached:
             return None
-        stream = self._transfer.Fetch(transfer_pb2.FetchRequest(key=self._key_pb(key)), timeout=self._fetch_timeout_s)
+        stream = self._transfer.Fetch(timeout=self._fetch_timeout_s)
         self._keep(stream)
         found = None
         try:
             async with asyncio.timeout(self._lookup_timeout_s):
+                await stream.write(transfer_pb2.FetchRequest(find=self._key_pb(key)))
                 first = await stream.read()
             self._timeouts = 0
             if first is not grpc.aio.EOF and first.begin.found:
@@ -252,9 +254,7 @@ class RemoteDramTier:
         self._keep(stream)
         try:
             async with asyncio.timeout(self._store_timeout_s):
-                await _write_all(stream, begin, Pieces(pages, begin.content.length_bytes))
-                reply = await stream
-            return bool(reply.published) or reply.refusal == expander_pb2.STORE_REFUSAL_PRESENT
+                return await _write_from(pages, begin, stream)
         except _FAULTS as error:
             self._note(error)
             return False
@@ -308,34 +308,43 @@ def _found_of(key: PsiKey, content: expander_pb2.EntryContent, stream: Any) -> R
 
 
 async def _read_into(pages: Pages, found: RemoteFound) -> bool:
-    """All chunks and the end. True when every byte came, is right, and was held."""
-    pieces = Pieces(pages, found.length_bytes)
+    """Take, check, finish. True when every byte came, is right, and was held to the end."""
+    stream, pieces = found.stream, Pieces(pages, found.length_bytes)
     digest = ContentDigest(identity_bytes(found.key, found.chain_digest), found.token_count, found.length_bytes)
-    while (message := await found.stream.read()) is not grpc.aio.EOF:
-        if message.HasField("end"):
-            is_right = not pieces.left_bytes and digest.digest() == found.content_digest
-            if message.end.held and not is_right:
-                step = next_step("test the network and this host's memory if it comes again; psi is computed anew")
-                _log.error("an entry of %d tokens failed its digest on the way", found.token_count, extra=step)
-            return bool(message.end.held) and is_right
+    await stream.write(transfer_pb2.FetchRequest(take=transfer_pb2.FetchTake()))
+    while pieces.left_bytes:
+        message = await stream.read()
+        if message is grpc.aio.EOF or not message.HasField("chunk"):
+            return False
         chunk = message.chunk
         if chunk.offset_bytes != pieces.done_bytes or not 0 < len(chunk.data) <= pieces.left_bytes:
             return False
         pieces.write(chunk.data, digest)
-    return False
+    if digest.digest() != found.content_digest:
+        # The expander sends the last chunk only of what is right where it lies, so this came about on the way.
+        step = next_step("test the network and this host's memory if it comes again; psi is computed anew")
+        _log.error("an entry of %d tokens failed its digest on the way", found.token_count, extra=step)
+        return False
+    await stream.write(transfer_pb2.FetchRequest(finish=transfer_pb2.FetchFinish()))
+    last = await stream.read()
+    return last is not grpc.aio.EOF and bool(last.end.held)
 
 
-async def _write_all(stream: Any, begin: transfer_pb2.StoreBegin, pieces: Pieces) -> None:
-    """Begin, chunks, and no more; fewer when the answer came early."""
+async def _write_from(pages: Pages, begin: transfer_pb2.StoreBegin, stream: Any) -> bool:
+    """Ask for room, send, hear the outcome. True when the content is visible there."""
     await stream.write(transfer_pb2.StoreRequest(begin=begin))
-    while pieces.left_bytes and not stream.done():
+    answer = await stream.read()
+    if answer is grpc.aio.EOF:
+        return False
+    if answer.grant.refusal:
+        return bool(answer.grant.refusal == expander_pb2.STORE_REFUSAL_PRESENT)
+    pieces = Pieces(pages, begin.content.length_bytes)
+    while pieces.left_bytes:
         chunk = transfer_pb2.Chunk(offset_bytes=pieces.done_bytes, data=pieces.read(CHUNK_BYTES))
-        try:
-            await stream.write(transfer_pb2.StoreRequest(chunk=chunk))
-        except asyncio.InvalidStateError:
-            return  # It has answered: that there is no room, or that it is there already.
-    if not stream.done():
-        await stream.done_writing()
+        await stream.write(transfer_pb2.StoreRequest(chunk=chunk))
+    await stream.done_writing()
+    last = await stream.read()
+    return last is not grpc.aio.EOF and bool(last.outcome.published)
 
 
 def _is_ours() -> bool:
