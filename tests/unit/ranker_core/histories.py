@@ -56,6 +56,7 @@ def residency(
     tombstone_ns: int = 1_000_000,
     rest_tokens: int = 0,
     reload_worth_ns: int = RELOAD_WORTH_NS,
+    is_dram_remote: bool = False,
     cost: CostModel = COST,
 ) -> Residency:
     return Residency(
@@ -68,4 +69,5 @@ def residency(
         cost=cost,
         rest_tokens=rest_tokens,
         reload_worth_ns=reload_worth_ns,
+        is_dram_remote=bool(is_dram_remote),
     )
