@@ -21,6 +21,7 @@ from bench.load.profile import load_profile
 from bench.tiers.appends import append_speedup
 from bench.tiers.int8 import measure_int8, rows
 from bench.tiers.policies import Case, compared
+from bench.tiers.remote import measure_remote
 from bench.tiers.steps import measure_steps, ratio_from
 
 RATIO_FROM_MIB = 8
@@ -33,7 +34,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 """Written before anything was measured."""
 AVOIDED_PAGES = 512
 """Of the device, where recompute_avoided is read off: the load benchmark's budget for its model."""
-PARTS = ("steps", "append", "policies", "int8")
+PARTS = ("steps", "remote", "append", "policies", "int8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,6 +73,13 @@ def _steps(_: argparse.Namespace) -> dict[str, Any]:
         "control_ms": found["control_ms"],
         "control_p50_ms": found["control_ms"]["p50"],
     }
+
+
+def _remote(_: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = measure_remote()
+    sizes = found["sizes"]
+    _say(table(["MiB", *next(iter(sizes.values()))], [[size, *map(str, one.values())] for size, one in sizes.items()]))
+    return {"remote": found}
 
 
 def _append(_: argparse.Namespace) -> dict[str, Any]:
@@ -125,6 +133,7 @@ def _say(text: str) -> None:
 
 _MEASURED: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "steps": _steps,
+    "remote": _remote,
     "append": _append,
     "policies": _policies,
     "int8": _int8,

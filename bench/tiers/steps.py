@@ -84,7 +84,7 @@ async def _measure() -> dict[str, object]:
 async def _sized(tier: DramTier, size_bytes: int) -> Sized:
     """Store, reload and copy in turns; every round a key of its own, so that each store is a store."""
     found = Sized(size_bytes)
-    source, target, beside = (_pages(size_bytes, seed) for seed in (1, 2, 3))
+    source, target, beside = (pages_of(size_bytes, seed) for seed in (1, 2, 3))
     for number in range(ROUNDS + 1):
         key = PsiKey(UserKey("default", f"{size_bytes}-{number}"), MODEL.key, 0)
         begun_s = time.perf_counter()
@@ -124,7 +124,8 @@ def _copy(source: Pages, target: Pages) -> None:
         np.copyto(other, one)
 
 
-def _pages(size_bytes: int, seed: int) -> Pages:
+def pages_of(size_bytes: int, seed: int) -> Pages:
+    """Of random bytes, a MiB each or one that is smaller."""
     rng = np.random.default_rng(seed)
     count = max(1, size_bytes // PAGE_BYTES)
     return [rng.integers(0, 256, size_bytes // count, dtype=np.uint8) for _ in range(count)]
@@ -133,6 +134,13 @@ def _pages(size_bytes: int, seed: int) -> Pages:
 @asynccontextmanager
 async def attached_tier() -> AsyncIterator[DramTier]:
     """An expander on loopback, and this process attached to it."""
+    async with expander_and_tier() as (_, tier):
+        yield tier
+
+
+@asynccontextmanager
+async def expander_and_tier() -> AsyncIterator[tuple[str, DramTier]]:
+    """The address of an expander on loopback, and this process attached to it."""
     with tempfile.TemporaryDirectory(prefix="relaygr-tiers-") as folder, Supervisor(Path(folder)) as supervisor:
         (address,) = free_addresses(1)
         supervisor.start(_expander(address))
@@ -145,7 +153,7 @@ async def attached_tier() -> AsyncIterator[DramTier]:
             async with asyncio.timeout(ATTACH_S):
                 while not tier.is_attached:  # noqa: ASYNC110 - attaching is announced to a callback of the engine's
                     await asyncio.sleep(0.01)
-            yield tier
+            yield address, tier
         finally:
             await tier.close()
             await channels.close()
