@@ -31,6 +31,8 @@ HEARTBEAT_S = 0.5
 BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.05, 1.0
 PROBES = 5
 PROBE_SHORT_BYTES, PROBE_LONG_BYTES = 1024, 1024 * 1024
+ROUND_TRIPS = 3
+"""Of a fetch: find, take, finish. A short probe is one of them and the opening of a stream."""
 
 # Heartbeats are not part of any request's trace and would drown the others.
 _UNSAMPLED = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=False, trace_flags=trace.TraceFlags(0)))
@@ -156,7 +158,7 @@ async def measured(transfer: transfer_pb2_grpc.TransferServiceStub, timeout_s: f
         short_s.append(await _timed(transfer, PROBE_SHORT_BYTES, timeout_s))
         long_s.append(await _timed(transfer, PROBE_LONG_BYTES, timeout_s))
     fixed_s, whole_s = statistics.median(short_s), statistics.median(long_s)
-    return RemoteCost(fixed_s * 1e9, max(0.0, whole_s - fixed_s) * 1e9 / (PROBE_LONG_BYTES - PROBE_SHORT_BYTES))
+    return RemoteCost(ROUND_TRIPS * fixed_s * 1e9, max(0.0, whole_s - fixed_s) * 1e9 / (PROBE_LONG_BYTES - PROBE_SHORT_BYTES))
 
 
 async def _timed(transfer: transfer_pb2_grpc.TransferServiceStub, length_bytes: int, timeout_s: float) -> float:
