@@ -23,6 +23,7 @@ async def main(address: str, what: str) -> None:
     else:
         store = stub.Store(timeout=60)
         await store.write(begin_of(bytes(20_000)))
+        await store.read()
         await store.write(chunk_of(bytes(10_000)))
     sys.stdout.write('["half-way", null]\n')
     sys.stdout.flush()

@@ -13,9 +13,21 @@ import numpy as np
 import pytest
 
 from relaygr.domain.identity import UserKey
+from relaygr.v1 import expander_pb2
 from services.ranker.adapters.dram_remote_reach import RemoteCost
 from tests.contract.expander_world import ROOT, empty, key_of, pages_of, same, stored, until
-from tests.contract.remote_world import FINISH, LONG, LONG_BYTES, RemoteWorld, long_pages, remote_world
+from tests.contract.remote_world import (
+    FIND,
+    FINISH,
+    LONG,
+    LONG_BYTES,
+    TAKE,
+    RemoteWorld,
+    begin_of,
+    chunk_of,
+    long_pages,
+    remote_world,
+)
 
 
 @pytest.fixture
@@ -71,11 +83,17 @@ async def test_the_same_content_stored_again_is_there_already(world: RemoteWorld
     assert world.tiering.counters["store_present"] == 1
 
 
-async def test_two_stores_of_one_key_never_share_a_grant(tmp_path: Path) -> None:
-    async with remote_world(tmp_path, **LONG) as world:
-        first, second = await world.remote(store_timeout_s=20), await world.remote(store_timeout_s=20)
-        answers = await asyncio.gather(*(stored(tier, key_of("u"), long_pages()) for tier in (first, second)))
-        assert sorted(answers) == [False, True] and world.tiering.counters["store_granted"] == 1
+async def test_two_stores_of_one_key_never_share_a_grant(world: RemoteWorld) -> None:
+    """The core repeats a grant that one owner asks for twice, and here one owner asks for everybody."""
+    first, second = world.streams.Store(timeout=10), world.streams.Store(timeout=10)
+    answers = []
+    for call in (first, second):
+        await call.write(begin_of(b"the same"))
+        answers.append((await call.read()).grant.refusal)
+    assert answers == [expander_pb2.STORE_REFUSAL_UNSPECIFIED, expander_pb2.STORE_REFUSAL_BUSY]
+    await first.write(chunk_of(b"the same"))
+    await first.done_writing()
+    assert (await first.read()).outcome.published
 
 
 async def test_bytes_that_changed_in_the_segment_are_found_and_dropped(world: RemoteWorld) -> None:
@@ -147,6 +165,28 @@ async def test_a_user_forgotten_between_lookup_and_load_is_not_loaded(world: Rem
     await until(lambda: world.is_at_rest)
 
 
+async def test_a_user_forgotten_in_the_middle_of_a_fetch_is_sent_no_further(tmp_path: Path) -> None:
+    async with remote_world(tmp_path, **LONG) as world:
+        assert await stored(await world.remote(), key_of("u"), long_pages())
+        call = world.streams.Fetch(timeout=20)
+        for step in (FIND, TAKE):
+            await call.write(step)
+            await call.read()
+        world.tiering.evict(UserKey("t", "u"), time.monotonic_ns())
+        while (message := await call.read()).HasField("chunk"):
+            pass
+        assert not message.end.held and world.transfer._metrics.moved_bytes["FETCH"] < LONG_BYTES
+        await until(lambda: world.is_at_rest)
+
+
+async def test_a_load_into_pages_of_another_length_is_refused_and_ends_its_pin(tmp_path: Path) -> None:
+    async with remote_world(tmp_path, pin_ms=60_000.0) as world:
+        tier = await world.remote(fetch_timeout_s=60)
+        await stored(tier, key_of("u"), pages_of(1))
+        assert not await tier.load(await tier.lookup(key_of("u")), empty(2))
+        await until(lambda: world.is_at_rest)
+
+
 async def test_a_user_forgotten_after_the_last_byte_and_before_the_end_is_not_held(world: RemoteWorld) -> None:
     tier = await world.remote()
     await stored(tier, key_of("u"), pages_of(1))
@@ -193,9 +233,11 @@ async def test_a_cancelled_load_and_a_cancelled_store_give_everything_back(tmp_p
         assert world.tiering.occupancy().entries == 1
 
 
-async def test_lookups_that_time_out_turn_the_tier_off_until_it_answers(world: RemoteWorld) -> None:
-    tier = await world.remote(lookup_timeout_s=0.0)
-    for _ in range(3):
-        assert await tier.lookup(key_of("u")) is None
-    assert not tier.is_attached
-    await until(lambda: tier.is_attached)
+async def test_lookups_that_time_out_turn_the_tier_off_until_it_answers_and_leave_no_pin(tmp_path: Path) -> None:
+    async with remote_world(tmp_path, pin_ms=60_000.0) as world:
+        assert await stored(await world.remote(), key_of("u"), pages_of(1))
+        tier = await world.remote(lookup_timeout_s=0.0, fetch_timeout_s=60)
+        for _ in range(3):
+            assert await tier.lookup(key_of("u")) is None
+        assert not tier.is_attached
+        await until(lambda: tier.is_attached and world.is_at_rest)
