@@ -158,7 +158,8 @@ async def measured(transfer: transfer_pb2_grpc.TransferServiceStub, timeout_s: f
         short_s.append(await _timed(transfer, PROBE_SHORT_BYTES, timeout_s))
         long_s.append(await _timed(transfer, PROBE_LONG_BYTES, timeout_s))
     fixed_s, whole_s = statistics.median(short_s), statistics.median(long_s)
-    return RemoteCost(ROUND_TRIPS * fixed_s * 1e9, max(0.0, whole_s - fixed_s) * 1e9 / (PROBE_LONG_BYTES - PROBE_SHORT_BYTES))
+    byte_s = max(0.0, whole_s - fixed_s) / (PROBE_LONG_BYTES - PROBE_SHORT_BYTES)
+    return RemoteCost(fixed_ns=ROUND_TRIPS * fixed_s * 1e9, byte_ns=byte_s * 1e9)
 
 
 async def _timed(transfer: transfer_pb2_grpc.TransferServiceStub, length_bytes: int, timeout_s: float) -> float:
