@@ -256,7 +256,7 @@ def _page_format(config: RankerConfig, model: RelayModel, arena_pages: int) -> P
     codec = _codec(config, model)
     if codec is None:
         return AsOnDevice(model.spec.identity)
-    in_flight = config.spills_max + LOADS_MAX if config.expander else 0
+    in_flight = config.spills_max + LOADS_MAX if config.expander or config.expander_remote else 0
     pages = Int8Pages(codec, model.spec.identity, min(arena_pages, in_flight * _psi_pages_max(model)))
     LOG.info("psi in DRAM as int8: %d bytes of scratch memory", pages.scratch_bytes)
     return pages

@@ -79,6 +79,19 @@ async def test_a_returning_user_is_reloaded_from_another_host_and_the_scores_are
     await until(lambda: host.is_at_rest)
 
 
+async def test_psi_goes_to_another_host_as_int8_where_that_is_asked_for(model_dir: Path, host: RemoteWorld) -> None:
+    async with ranker_world(
+        model_dir, pages=PAGES, expander_remote=host.address, dram_dtype="int8", dtype="bfloat16"
+    ) as world:
+        await until(lambda: world.ranker.engine.is_dram_attached)
+        world.ranker.dram._lookup_timeout_s = 2.0
+        compute_takes(world, 1000.0)
+        for index in range(8):
+            await relay(world, f"u{index}")
+        assert (await relay(world, "u0"))[0] == "TIER_DRAM"
+    await until(lambda: host.is_at_rest)
+
+
 async def test_psi_that_is_computed_sooner_than_it_is_fetched_is_computed(world: World, host: RemoteWorld) -> None:
     compute_takes(world, 1e-6)
     for user in ("u1", "u2", "u3", "u1"):
