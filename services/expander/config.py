@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from relaygr.segment import Geometry
+from services.expander.core.admission import AdmissionPolicy
 from services.expander.core.limits import TieringLimits
 
 _MS = 1_000_000
@@ -61,6 +62,10 @@ class ExpanderConfig:
     """Share of the blocks that stores in flight may hold, in (0, 1]."""
     tenant_share: float = 1.0
     """Share of the blocks that one tenant may hold, in (0, 1]; beyond it, it evicts its own entries."""
+    owner_share: float = 1.0
+    """Share of the blocks that one ranker's stores may hold, in (0, 1]; beyond it, it evicts what it stored itself."""
+    admission: str = "frequency"
+    """Which stores may push others out: `frequency` (asked for more often than what may still be wanted), or `all`."""
     tombstones_max: int = 65536
     """Most forgotten users remembered; beyond it, nobody's psi is stored until the oldest ends."""
     heartbeat_ms: float = 500.0
@@ -90,10 +95,12 @@ class ExpanderConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
-        for name in ("pinned_share", "staging_share", "tenant_share"):
+        for name in ("pinned_share", "staging_share", "tenant_share", "owner_share"):
             assert 0 < getattr(self, name) <= 1, f"{name} must be in (0, 1]"
         assert self.transfer_streams_max > 0, "transfer_streams_max must be positive"
         assert 0 < 2 * self.heartbeat_ms <= self.owner_lapse_ms, "owner_lapse_ms must hold two heartbeats"
+        policies = [policy.value for policy in AdmissionPolicy]
+        assert self.admission in policies, f"admission must be one of {', '.join(policies)}"
         assert self.limits  # asserts its own relations
 
     @property
@@ -127,6 +134,8 @@ class ExpanderConfig:
             stores_per_owner_max=self.stores_per_owner_max,
             staging_blocks_max=max(1, int(count * self.staging_share)),
             tenant_blocks_max=max(1, int(count * self.tenant_share)),
+            owner_blocks_max=max(1, int(count * self.owner_share)),
+            admission=AdmissionPolicy(self.admission),
             tombstones_max=self.tombstones_max,
             owner_lapse_ns=int(self.owner_lapse_ms * _MS),
             probe_ns=int(self.probe_ms * _MS),

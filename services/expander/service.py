@@ -34,6 +34,7 @@ REFUSALS = {
     StoreRefusal.NO_SPACE: pb.STORE_REFUSAL_NO_SPACE,
     StoreRefusal.FORGOTTEN: pb.STORE_REFUSAL_FORGOTTEN,
     StoreRefusal.BUSY: pb.STORE_REFUSAL_BUSY,
+    StoreRefusal.NOT_YET: pb.STORE_REFUSAL_NOT_YET,
 }
 _Call = (
     pb.LookupRequest | pb.PrepareLoadRequest | pb.CompleteLoadRequest | pb.PrepareStoreRequest | pb.CompleteStoreRequest
@@ -74,7 +75,7 @@ class ExpanderService(ExpanderServiceServicer):
         )
 
     async def Lookup(self, request: pb.LookupRequest, context: grpc.aio.ServicerContext) -> pb.LookupResponse:
-        """Find and pin."""
+        """Find and pin; the blocks at once, for a caller that will read them."""
         key = key_of(request.key)
         now_ns = self._current(request)
         found = self._tiering.lookup(request.owner_index, key, now_ns)
@@ -82,8 +83,14 @@ class ExpanderService(ExpanderServiceServicer):
         current_span().set_attribute(names.ATTR_DRAM_OUTCOME, "HIT" if found else "MISS")
         if found is None:
             return pb.LookupResponse(found=False)
+        if request.prepare_load:
+            current_span().set_attribute(names.ATTR_DRAM_BLOCKS, len(found.blocks))
         return pb.LookupResponse(
-            found=True, pin_id=found.pin_id, generation=found.generation, content=content_to_pb(found.content)
+            found=True,
+            pin_id=found.pin_id,
+            generation=found.generation,
+            content=content_to_pb(found.content),
+            blocks=found.blocks if request.prepare_load else (),
         )
 
     async def PrepareLoad(

@@ -99,6 +99,16 @@ async def test_a_store_without_the_lock_is_not_granted(world: World) -> None:
     assert code is grpc.StatusCode.FAILED_PRECONDITION and "lock" in details
 
 
+async def test_a_lookup_tells_the_blocks_only_when_asked(world: World) -> None:
+    tier, caller = await world.ranker(), await attach(world)
+    assert await stored(tier, key_of("u"), pages_of(1))
+    plain = await world.stub.Lookup(pb.LookupRequest(**caller, key=key_pb()), timeout=5)
+    told = await world.stub.Lookup(pb.LookupRequest(**caller, key=key_pb(), prepare_load=True), timeout=5)
+    grant = await world.stub.PrepareLoad(pb.PrepareLoadRequest(**caller, pin_id=plain.pin_id), timeout=5)
+    assert not plain.blocks and grant.granted
+    assert (list(told.blocks), told.generation) == (list(grant.blocks), grant.generation)
+
+
 async def test_more_rankers_than_indexes_are_refused(tmp_path: Path) -> None:
     async with expander_world(tmp_path, owners_max=2) as world:
         await attach(world, "a")

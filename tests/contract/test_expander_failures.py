@@ -180,18 +180,40 @@ async def test_a_publication_whose_answer_was_lost_is_whole_or_absent(tmp_path: 
         assert world.tiering.occupancy().staging_blocks == 0
 
 
-@pytest.mark.parametrize("verb", ["PrepareLoad", "CompleteLoad"])
+@pytest.mark.parametrize("verb", ["Lookup", "PrepareLoad", "CompleteLoad"])
 async def test_a_load_that_fails_at_any_step_is_a_miss_and_its_pin_ends(tmp_path: Path, verb: str) -> None:
     async with expander_world(tmp_path, pin_ms=300.0) as world:
         late = _LateOnce(verb, 0.4)
-        world.wrap = lambda service: late.around(service)
+        # PrepareLoad is asked only where the lookup did not tell the blocks.
+        world.wrap = lambda service: late.around(_Terse(service) if verb == "PrepareLoad" else service)
         await world.stop()
         await world.start()
         tier = await world.ranker(call_timeout_s=0.2)
         assert await stored(tier, key_of("u"), pages_of(1))
-        assert not await tier.load(await found(tier, key_of("u")), empty())
+        hit = await tier.lookup(key_of("u"))
+        assert (hit is None) == (verb == "Lookup")
+        assert hit is None or not await tier.load(hit, empty())
+        assert late.done
         await until(lambda: world.tiering.occupancy().pins == 0)
         assert await tier.load(await found(tier, key_of("u")), empty())
+
+
+async def test_a_reload_takes_two_calls(world: World) -> None:
+    world.wrap = _Ungranting
+    await world.stop()
+    await world.start()
+    tier, pages = await world.ranker(), empty()
+    assert await stored(tier, key_of("u"), pages_of(1))
+    assert await tier.load(await found(tier, key_of("u")), pages) and same(pages, pages_of(1))
+
+
+async def test_a_pin_that_ended_before_the_copy_is_a_miss_even_when_its_blocks_were_told(tmp_path: Path) -> None:
+    async with expander_world(tmp_path, pin_ms=50.0) as world:
+        tier = await world.ranker()
+        assert await stored(tier, key_of("u"), pages_of(1))
+        hit = await found(tier, key_of("u"))
+        await until(lambda: world.tiering.occupancy().pins == 0)
+        assert hit.blocks and not await tier.load(hit, empty())
 
 
 async def test_an_overdue_store_of_a_living_ranker_gets_its_blocks_back(tmp_path: Path) -> None:
@@ -223,7 +245,7 @@ async def test_generations_under_a_copy_that_changed_hands_stop_it(world: World)
 class _Wrapped:
     """A service whose methods can be put off."""
 
-    def __init__(self, service: ExpanderService):
+    def __init__(self, service: Any):
         self._service = service
 
     def __getattr__(self, name: str) -> Any:
@@ -246,6 +268,20 @@ class _Hanging(_Wrapped):
         return await self._hang("Attach", request, context)
 
 
+class _Terse(_Wrapped):
+    """As an expander that knows nothing of blocks in a lookup's answer."""
+
+    async def Lookup(self, request: Any, context: Any) -> Any:
+        answer = await self._service.Lookup(request, context)
+        del answer.blocks[:]
+        return answer
+
+
+class _Ungranting(_Wrapped):
+    async def PrepareLoad(self, request: Any, context: Any) -> Any:
+        raise AssertionError("a call that was not needed")
+
+
 class _LateOnce:
     """One verb does its work the first time and answers too late."""
 
@@ -253,7 +289,7 @@ class _LateOnce:
         self._verb, self._delay_s = verb, delay_s
         self.done = False
 
-    def around(self, service: ExpanderService) -> Any:
+    def around(self, service: Any) -> Any:
         real = getattr(service, self._verb)
 
         async def late(request: Any, context: Any) -> Any:

@@ -34,6 +34,7 @@ LIMITS = TieringLimits(
     stores_per_owner_max=2,
     staging_blocks_max=7,
     tenant_blocks_max=9,
+    owner_blocks_max=8,
     tombstones_max=2,
     owner_lapse_ns=20,
     probe_ns=5,
@@ -66,6 +67,7 @@ class Tier(RuleBasedStateMachine):
         self.counters = np.zeros(4, dtype=np.uint8)  # fewer slots than keys may need: some share one
         self.presence = PresenceFilter(self.counters)
         self.core = Tiering(LIMITS, self.presence)
+        self.core._admission._gaps._until_renewal = 1  # or no run would be long enough for a store to be put off
         self.memory: list[object] = [None] * LIMITS.block_count
         self.processes: list[Process] = []
         self.locks: dict[int, Process] = {}
@@ -217,6 +219,8 @@ class Tier(RuleBasedStateMachine):
         found = self.core.lookup(process.index, key, self.now)
         if found is not None:
             assert found.generation == self.published.get(key), "an entry that was replaced or forgotten"
+            seen = tuple(self.memory[block] for block in found.blocks)
+            assert seen == self.contents[found.generation], "other bytes than were published"
             process.loading[found.pin_id] = found
             self.found_at[found.pin_id] = self.now
 

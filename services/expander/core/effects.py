@@ -25,6 +25,8 @@ class StoreRefusal(Enum):
     NO_SPACE = auto()
     FORGOTTEN = auto()
     BUSY = auto()
+    NOT_YET = auto()
+    """Others would have to make way that were asked for as often, and lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Found:
     pin_id: int
     generation: int
     content: Content
+    blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

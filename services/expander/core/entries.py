@@ -12,11 +12,12 @@ forgotten, or its bytes failed their digest).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from relaygr.domain.identity import PsiKey, UserKey
-from services.expander.core.blocks import Blocks
+from services.expander.core.blocks import Blocks, Holder
 from services.expander.core.presence import Presence, Unwatched
 
 _K = TypeVar("_K")
@@ -42,9 +43,19 @@ class Entry:
     content: Content
     blocks: tuple[int, ...]
     expires_ns: int
+    used_ns: int
+    """When it was published or last found."""
+    owner_index: int | None
+    """The ranker that stored it, or None once that is gone: the entry is of use to others, and counted to nobody."""
     pins: int = 0
     is_published: bool = True
     is_revoked: bool = False
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Who its blocks are counted to."""
+        tenant = self.key.owner.tenant
+        return (tenant,) if self.owner_index is None else (tenant, self.owner_index)
 
 
 class Entries:
@@ -58,7 +69,7 @@ class Entries:
         self._doomed: dict[int, Entry] = {}
         self._by_user: dict[UserKey, dict[int, Entry]] = {}
         self._idle: dict[int, Entry] = {}  # published and not pinned, least recently used first
-        self._idle_by_tenant: dict[str, dict[int, Entry]] = {}
+        self._idle_by_holder: dict[Holder, dict[int, Entry]] = {}
         self._idle_blocks = 0
         self._published_blocks = 0
         self._pinned_blocks = 0
@@ -87,9 +98,9 @@ class Entries:
         """Blocks that eviction could free."""
         return self._idle_blocks
 
-    def idle_blocks_of(self, tenant: str) -> int:
-        """Blocks that evicting one tenant's entries could free."""
-        return sum(len(entry.blocks) for entry in self._idle_by_tenant.get(tenant, {}).values())
+    def idle(self, holder: Holder | None = None) -> Iterable[Entry]:
+        """Entries that may be evicted (of a tenant or a ranker), least recently used first."""
+        return (self._idle if holder is None else self._idle_by_holder.get(holder, {})).values()
 
     def find(self, key: PsiKey) -> Entry | None:
         """The published entry of a key."""
@@ -156,15 +167,18 @@ class Entries:
             self.doom(entry, revoke=True)
         return found
 
-    def evict_one(self, tenant: str | None = None) -> bool:
-        """Free the least recently used idle entry (of a tenant); False when there is none."""
-        idle = self._idle if tenant is None else self._idle_by_tenant.get(tenant, {})
-        entry = next(iter(idle.values()), None)
-        if entry is None:
-            return False
+    def evict(self, entry: Entry) -> None:
+        """Free an idle entry."""
         assert entry.pins == 0, "eviction of a pinned entry"
         self.doom(entry, revoke=False)
-        return True
+
+    def disown(self, owner_index: int) -> None:
+        """A ranker is gone: what it published stays, counted to nobody."""
+        self._idle_by_holder.pop(owner_index, None)
+        for entry in self.held():
+            if entry.owner_index == owner_index:
+                entry.owner_index = None
+                self._blocks.uncount(len(entry.blocks), owner_index)
 
     def oldest(self) -> Entry | None:
         """The entry published longest ago."""
@@ -176,18 +190,20 @@ class Entries:
 
     def _set_idle(self, entry: Entry) -> None:
         self._idle[entry.generation] = entry
-        self._idle_by_tenant.setdefault(entry.key.owner.tenant, {})[entry.generation] = entry
+        for holder in entry.holders:
+            self._idle_by_holder.setdefault(holder, {})[entry.generation] = entry
         self._idle_blocks += len(entry.blocks)
 
     def _clear_idle(self, entry: Entry) -> None:
         del self._idle[entry.generation]
-        _remove(self._idle_by_tenant, entry.key.owner.tenant, entry.generation)
+        for holder in entry.holders:
+            _remove(self._idle_by_holder, holder, entry.generation)
         self._idle_blocks -= len(entry.blocks)
 
     def _release(self, entry: Entry) -> None:
         assert entry.pins == 0 and not entry.is_published, "blocks in use were freed"
         _remove(self._by_user, entry.key.owner, entry.generation)
-        self._blocks.free(entry.blocks, entry.generation, entry.key.owner.tenant)
+        self._blocks.free(entry.blocks, entry.generation, entry.holders)
 
     def check(self) -> None:
         """Assert that the tables agree with each other."""
@@ -197,7 +213,8 @@ class Entries:
         assert all(entry.pins >= 0 and not entry.is_revoked for entry in published)
         idle = {entry.generation for entry in published if entry.pins == 0}
         assert idle == set(self._idle), "idle is not the published entries without pins"
-        assert idle == {g for table in self._idle_by_tenant.values() for g in table}
+        by_holder = {(holder, entry.generation) for entry in self._idle.values() for holder in entry.holders}
+        assert by_holder == {(holder, g) for holder, table in self._idle_by_holder.items() for g in table}
         assert self._idle_blocks == sum(len(entry.blocks) for entry in self._idle.values())
         assert self._published_blocks == sum(len(entry.blocks) for entry in published)
         assert self._doomed_blocks == sum(len(entry.blocks) for entry in doomed)

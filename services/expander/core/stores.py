@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relaygr.domain.identity import PsiKey, UserKey
-from services.expander.core.blocks import Blocks
+from services.expander.core.blocks import Blocks, Holder
 
 
 @dataclass(slots=True)
@@ -34,6 +34,11 @@ class Store:
     due_ns: int
     is_doomed: bool = False
     """Its user was forgotten meanwhile: never to be published."""
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Who its blocks are counted to, until it is published or its writer is known to be gone."""
+        return self.key.owner.tenant, self.owner_index
 
 
 class Stores:
@@ -107,7 +112,7 @@ class Stores:
             del self._quarantined[store.generation]
             self._quarantined_blocks -= len(store.blocks)
         self._drop_from_owner(store)
-        self._blocks.free(store.blocks, store.generation, store.key.owner.tenant)
+        self._blocks.free(store.blocks, store.generation, store.holders)
 
     def quarantine(self, store: Store) -> None:
         """Never to be published; not to be reused yet."""

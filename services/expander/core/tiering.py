@@ -9,7 +9,8 @@ What holds, and is asserted by `check`:
 * a lookup that finds something has pinned it; nothing pinned is evicted or reused;
 * a store is invisible until complete, and complete exactly once;
 * blocks that somebody may still write are handed to nobody else;
-* every pin, store, entry, owner and tombstone has an end.
+* every pin, store, entry, owner and tombstone has an end;
+* what a tenant and a ranker hold is counted exactly, and within their shares.
 
 Calls name the owner's index as well as the owner; the caller has asked `is_attached`
 first, in the same instant.
@@ -23,6 +24,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from relaygr.domain.identity import PsiKey, UserKey
+from services.expander.core.admission import Admission
 from services.expander.core.blocks import Blocks
 from services.expander.core.effects import Effect, Found, LoadGrant, Occupancy, ProbeLock, StoreGrant, StoreRefusal
 from services.expander.core.entries import Content, Entries, Entry
@@ -30,6 +32,7 @@ from services.expander.core.events import Event, LockProbed
 from services.expander.core.limits import TieringLimits
 from services.expander.core.owners import Owners, Slot
 from services.expander.core.presence import Presence
+from services.expander.core.room import Wanted, victims_for
 from services.expander.core.stores import Store, Stores
 from services.expander.core.tombstones import Tombstones
 
@@ -56,6 +59,7 @@ class Tiering:
         self._owners = Owners(limits.owners_max, limits.owner_lapse_ns, limits.probe_ns)
         self._entries = Entries(self._blocks, limits.pinned_blocks_max, presence)
         self._stores = Stores(self._blocks, limits.stores_max, limits.stores_per_owner_max, limits.staging_blocks_max)
+        self._admission = Admission(limits.admission, min(limits.block_count, limits.entries_max))
         self._tombstones = Tombstones(limits.tombstones_max, limits.tombstone_ns)
         self._pins: dict[int, _Pin] = {}  # in order of grant, which is the order of due times
         self._pins_given = 0
@@ -103,8 +107,10 @@ class Tiering:
         self._pins_given += 1
         pin = _Pin(self._pins_given, owner_index, entry, now_ns + self._limits.pin_ns)
         self._pins[pin.pin_id] = pin
+        entry.used_ns = now_ns
+        self._admission.note(key, now_ns, len(self._entries), is_return=True)
         self.counters["hit"] += 1
-        return Found(pin.pin_id, entry.generation, entry.content)
+        return Found(pin.pin_id, entry.generation, entry.content, entry.blocks)
 
     def prepare_load(self, owner_index: int, pin_id: int, now_ns: int) -> LoadGrant | None:
         """The blocks of a pin that holds, or None."""
@@ -140,6 +146,8 @@ class Tiering:
         again = self._stores.same(owner_index, key, tokens, chain_digest, length_bytes)
         if again is not None:
             return StoreGrant(again.generation, again.blocks, again.generation)
+        is_return = self._entries.find(key) is None
+        self._admission.note(key, now_ns, len(self._entries), is_return=is_return)
         block_count = -(-length_bytes // self._limits.block_bytes)
         refusal = self._refusal(owner_index, key, tokens, chain_digest, block_count, now_ns)
         if refusal is not None:
@@ -147,7 +155,7 @@ class Tiering:
             return refusal
         self._generations_given += 1
         generation = self._generations_given
-        blocks = self._blocks.allocate(block_count, generation, key.owner.tenant)
+        blocks = self._blocks.allocate(block_count, generation, (key.owner.tenant, owner_index))
         assert blocks is not None, "room was made"
         due_ns = now_ns + self._limits.store_ns
         self._stores.add(Store(generation, owner_index, key, tokens, chain_digest, length_bytes, blocks, due_ns))
@@ -174,7 +182,8 @@ class Tiering:
             return present.content.chain_digest == store.chain_digest
         self._stores.take(store)
         expires_ns = now_ns + self._limits.entry_age_ns
-        self._entries.publish(Entry(store.generation, store.key, content, store.blocks, expires_ns))
+        entry = Entry(store.generation, store.key, content, store.blocks, expires_ns, now_ns, owner_index)
+        self._entries.publish(entry)
         self.counters["store_published"] += 1
         return True
 
@@ -242,9 +251,13 @@ class Tiering:
         self._entries.check()
         self._stores.check()
         self._tombstones.check()
-        holders = [(entry.generation, entry.key.owner.tenant, entry.blocks) for entry in entries]
-        holders += [(store.generation, store.key.owner.tenant, store.blocks) for store in stores]
-        self._blocks.check(holders)
+        held: list[Entry | Store] = [*entries, *stores]
+        self._blocks.check([(one.generation, one.holders, one.blocks) for one in held])
+        for holder in {holder for one in held for holder in one.holders}:
+            share = self._limits.tenant_blocks_max if isinstance(holder, str) else self._limits.owner_blocks
+            assert self._blocks.held_by(holder) <= share, f"{holder} holds more than its share"
+        owners = {entry.owner_index for entry in entries if entry.owner_index is not None}
+        assert all(self._owners.is_index_attached(index) for index in owners), "entries counted to one that is gone"
         assert not {e.generation for e in entries} & {s.generation for s in stores}, "published while staging"
         pins = Counter(pin.entry.generation for pin in self._pins.values())
         assert all(entry.pins == pins[entry.generation] for entry in entries), "pins are miscounted"
@@ -268,34 +281,32 @@ class Tiering:
         present = self._entries.find(key)
         if present is not None and _covers(present, tokens, chain_digest):
             return StoreRefusal.PRESENT
-        if block_count > min(limits.staging_blocks_max, limits.tenant_blocks_max):
+        if block_count > min(limits.staging_blocks_max, limits.tenant_blocks_max, limits.owner_blocks):
             return StoreRefusal.NO_SPACE
         if not self._stores.admits(owner_index, block_count):
             return StoreRefusal.BUSY
-        return None if self._make_room(key.owner.tenant, block_count) else StoreRefusal.NO_SPACE
+        return self._make_room(owner_index, key, block_count, now_ns)
 
-    def _make_room(self, tenant: str, block_count: int) -> bool:
-        # Nothing is evicted unless it will be enough.
-        over_quota = self._blocks.held_by(tenant) + block_count - self._limits.tenant_blocks_max
-        if over_quota > 0 and over_quota > self._entries.idle_blocks_of(tenant):
-            return False
-        if block_count > self._blocks.free_count + self._entries.idle_blocks:
-            return False
-        while self._blocks.held_by(tenant) + block_count > self._limits.tenant_blocks_max:
-            self._evict_one(tenant)
-        while self._blocks.free_count < block_count:
-            self._evict_one(None)
-        if len(self._entries) + len(self._stores) < self._limits.entries_max:
-            return True
-        if self._entries.evict_one():
+    def _make_room(self, owner_index: int, key: PsiKey, block_count: int, now_ns: int) -> StoreRefusal | None:
+        # Nothing is evicted unless it will be enough, and unless the newcomer may push it out.
+        limits = self._limits
+        wanted = Wanted(
+            blocks=block_count - self._blocks.free_count,
+            entries=len(self._entries) + len(self._stores) + 1 - limits.entries_max,
+            of_holder={
+                owner_index: self._blocks.held_by(owner_index) + block_count - limits.owner_blocks,
+                key.owner.tenant: self._blocks.held_by(key.owner.tenant) + block_count - limits.tenant_blocks_max,
+            },
+        )
+        victims = victims_for(wanted, self._entries)
+        if victims is None:
+            return StoreRefusal.NO_SPACE
+        if not self._admission.admits(key, victims, now_ns):
+            return StoreRefusal.NOT_YET
+        for entry in victims:
+            self._entries.evict(entry)
             self.counters["evicted"] += 1
-            return True
-        return False
-
-    def _evict_one(self, tenant: str | None) -> None:
-        evicted = self._entries.evict_one(tenant)
-        assert evicted, "idle blocks are miscounted"
-        self.counters["evicted"] += 1
+        return None
 
     def _advance(self, now_ns: int) -> None:
         while (slot := self._owners.lapsed(now_ns)) is not None:
@@ -318,6 +329,7 @@ class Tiering:
         for store in self._stores.of_owner(slot.index):
             if self._stores.staged(store.generation) is not None:
                 self._stores.quarantine(store)
+        self._entries.disown(slot.index)
         self._owners.retire(slot, now_ns)
 
     def _let_go(self, pin: _Pin) -> None:

@@ -58,6 +58,8 @@ class Found:
     content_digest: bytes = field(repr=False)
     pin_id: int
     generation: int
+    blocks: tuple[int, ...] = field(repr=False)
+    """Where its bytes lie while the pin holds, or nothing when the expander did not say."""
     attachment: Attachment = field(repr=False)
     is_spent: bool = False
 
@@ -158,7 +160,7 @@ class DramTier:
         attachment = self._attacher.current
         if attachment is None or not attachment.segment.presence.may_hold(key):
             return None
-        request = expander_pb2.LookupRequest(key=self._key_pb(key), **self._caller(attachment))
+        request = expander_pb2.LookupRequest(key=self._key_pb(key), prepare_load=True, **self._caller(attachment))
         reply = await self._call(self._stub.Lookup, request, attachment)
         if reply is None or not reply.found or attachment.is_ended:
             return None
@@ -172,6 +174,7 @@ class DramTier:
             content_digest=content.content_digest,
             pin_id=reply.pin_id,
             generation=reply.generation,
+            blocks=tuple(reply.blocks),
             attachment=attachment,
         )
 
@@ -247,11 +250,17 @@ class DramTier:
         attachment = found.attachment
         if sum(page.nbytes for page in pages) != found.length_bytes:
             return None
+        blocks = found.blocks or await self._asked_blocks(found)
+        return blocks if self._fits(attachment, blocks, found.length_bytes) else None
+
+    async def _asked_blocks(self, found: Found) -> tuple[int, ...]:
+        """The blocks of a pin whose lookup did not tell them, as an older expander's does not; none when it is gone."""
+        attachment = found.attachment
         request = expander_pb2.PrepareLoadRequest(pin_id=found.pin_id, **self._caller(attachment))
         grant = await self._call(self._stub.PrepareLoad, request, attachment)
         if grant is None or not grant.granted or grant.generation != found.generation or attachment.is_ended:
-            return None
-        return tuple(grant.blocks) if self._fits(attachment, grant.blocks, found.length_bytes) else None
+            return ()
+        return tuple(grant.blocks)
 
     async def _complete_load(self, found: Found, *, verified: bool) -> bool:
         attachment = found.attachment

@@ -14,6 +14,7 @@ def test_the_defaults_make_an_expander():
     config = load(ExpanderConfig, PREFIX, {})
     assert config.geometry.total_bytes <= config.segment_bytes
     assert config.limits.pinned_blocks_max < config.limits.block_count
+    assert config.limits.owner_blocks == config.limits.block_count
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ def test_the_defaults_make_an_expander():
     [
         ("PINNED_SHARE", "1.5"),
         ("STAGING_SHARE", "0"),
+        ("OWNER_SHARE", "0"),
+        ("ADMISSION", "some"),
         ("OWNER_LAPSE_MS", "600"),
         ("BLOCK_BYTES", "1000"),
         ("SEGMENT_BYTES", "1000"),
