@@ -18,6 +18,7 @@ from bench.engine.__main__ import DEMO_DIR
 from bench.engine.machine import hardware
 from bench.engine.report import table
 from bench.load.profile import load_profile
+from bench.tiers import admission
 from bench.tiers.appends import append_speedup
 from bench.tiers.int8 import measure_int8, rows
 from bench.tiers.policies import Case, compared
@@ -34,7 +35,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 """Written before anything was measured."""
 AVOIDED_PAGES = 512
 """Of the device, where recompute_avoided is read off: the load benchmark's budget for its model."""
-PARTS = ("steps", "remote", "append", "policies", "int8")
+PARTS = ("steps", "remote", "append", "policies", "admission", "int8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,8 +69,10 @@ def _steps(_: argparse.Namespace) -> dict[str, Any]:
         "reload_ms": {size: one["reload_ms"] for size, one in sizes.items()},
         "reload_gbps": {size: one["reload_gbps"] for size, one in sizes.items()},
         "memcpy_gbps": {size: one["memcpy_gbps"] for size, one in sizes.items()},
+        "memcpy_cached_gbps": {size: one["memcpy_cached_gbps"] for size, one in sizes.items()},
         "store_gbps": {size: one["store_gbps"] for size, one in sizes.items()},
         "reload_per_memcpy": ratio_from(sizes, RATIO_FROM_MIB),
+        "reload_per_memcpy_cached": ratio_from(sizes, RATIO_FROM_MIB, "reload_per_memcpy_cached"),
         "control_ms": found["control_ms"],
         "control_p50_ms": found["control_ms"]["p50"],
     }
@@ -106,6 +109,13 @@ def _int8(given: argparse.Namespace) -> dict[str, Any]:
     return {"int8": found}
 
 
+def _admission(given: argparse.Namespace) -> dict[str, Any]:
+    cases = list(admission.compared(load_profile(given.profile), given.seed))
+    rows = [case.to_json() for case in cases]
+    _say(table(list(rows[0]), [list(map(str, row.values())) for row in rows]))
+    return {"admission": {"gains": admission.gains(cases), "cases": rows}}
+
+
 def _hits(cases: Iterable[Case]) -> dict[str, float]:
     """Means over the same cases of each policy, so that they can be set side by side."""
     rows = [case.to_json() for case in cases]
@@ -137,6 +147,7 @@ _MEASURED: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "append": _append,
     "policies": _policies,
     "int8": _int8,
+    "admission": _admission,
 }
 
 

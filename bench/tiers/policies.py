@@ -14,6 +14,7 @@ from bench.load.profile import Lengths, Profile
 from bench.load.traffic import Plan, PlannedRequest, plan
 from bench.tiers.replay import Replayed, TierReplay
 from relaygr.domain.cost import CostModel
+from services.expander.core.admission import AdmissionPolicy
 from services.expander.core.limits import TieringLimits
 from services.expander.core.tiering import Tiering
 from services.ranker.core.eviction import POLICIES
@@ -83,11 +84,18 @@ def compared(profile: Profile, seed: int) -> Iterator[Case]:
         for pages in DEVICE_PAGES:
             for has_dram in (False, True):
                 for policy in POLICIES:
-                    yield Case(lengths, pages, policy, has_dram, replayed(requests, pages, policy, has_dram))
+                    found = replayed(requests, pages, policy, DRAM_MIB if has_dram else 0)
+                    yield Case(lengths, pages, policy, has_dram, found)
 
 
-def replayed(requests: list[PlannedRequest], pages: int, policy: str, has_dram: bool) -> Replayed:
-    """One case."""
+def replayed(
+    requests: list[PlannedRequest],
+    pages: int,
+    policy: str,
+    dram_mib: int,
+    admission: AdmissionPolicy = AdmissionPolicy.FREQUENCY,
+) -> Replayed:
+    """One case; without a DRAM tier when that has no room."""
     residency = Residency(
         pages_total=pages,
         tickets_max=_TABLE,
@@ -99,10 +107,10 @@ def replayed(requests: list[PlannedRequest], pages: int, policy: str, has_dram: 
         rest_tokens=REST_TOKENS,
         policy=POLICIES[policy](),
     )
-    return TierReplay(residency, _expander(DRAM_MIB) if has_dram else None, COST).run(requests)
+    return TierReplay(residency, _expander(dram_mib, admission) if dram_mib else None, COST).run(requests)
 
 
-def _expander(size_mib: int) -> Tiering:
+def _expander(size_mib: int, admission: AdmissionPolicy) -> Tiering:
     blocks = size_mib * 1024 * 1024 // BLOCK_BYTES
     limits = TieringLimits(
         block_bytes=BLOCK_BYTES,
@@ -110,5 +118,6 @@ def _expander(size_mib: int) -> Tiering:
         pinned_blocks_max=blocks,
         staging_blocks_max=blocks // 4,
         tenant_blocks_max=blocks,
+        admission=admission,
     )
     return Tiering(limits)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaygr.segment.files import open_private
+from relaygr.segment.huge import advise
 from relaygr.segment.layout import PAGE_BYTES, Geometry, SegmentRejected, unpack_header
 from relaygr.segment.presence import PresenceFilter
 
@@ -54,6 +55,7 @@ class MappedSegment:
             if geometry.total_bytes != found_bytes or geometry.block_bytes != block_bytes:
                 raise SegmentRejected(f"{path.name}: header does not describe this file")
             mapping = mmap.mmap(fd, segment_bytes)
+            advise(mapping)
         finally:
             os.close(fd)
         return cls(mapping, geometry, boot_id)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaygr.segment.files import create_private, lock_byte, open_private, segment_path
+from relaygr.segment.huge import allocate_huge
 from relaygr.segment.layout import PAGE_BYTES, Geometry, SegmentRejected, pack_header
 from relaygr.segment.locks import LockTable
 from relaygr.segment.presence import PresenceFilter
@@ -22,7 +23,7 @@ class OwnedSegment:
 
     The file is allocated in full at once: memory that is not there is found at start and
     not by a bus error at the first store. Byte 0 stays locked while this process lives, so
-    that a later start can tell a left-over file from a neighbour's.
+    that a later start can tell a left-over file from a neighbour's. `huge_pages` says what it lies on.
     """
 
     def __init__(self, directory: Path, deployment: str, boot_id: str, geometry: Geometry):
@@ -39,6 +40,7 @@ class OwnedSegment:
         self._fd = create_private(self.path)
         try:
             assert lock_byte(self._fd, 0)
+            self.huge_pages = allocate_huge(self._fd, self.path, geometry.total_bytes)
             os.posix_fallocate(self._fd, 0, geometry.total_bytes)
             self._map = mmap.mmap(self._fd, geometry.data_offset)
             self.locks = LockTable(self.path.with_name(self.path.name + ".lock"))

@@ -29,4 +29,5 @@ def create_segment(config: ExpanderConfig, boot_id: str) -> OwnedSegment:
         _log.info("removed %d segment(s) that an earlier boot left behind", removed)
     segment = OwnedSegment(directory, config.deployment, boot_id, config.geometry)
     _log.info("segment %s: %d blocks of %d bytes", segment.path, config.geometry.block_count, config.block_bytes)
+    _log.info("huge pages: %s", segment.huge_pages)
     return segment
