@@ -22,8 +22,9 @@ from relaygr.errors import Refused
 from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry, context_of, link_of, names
 from services.ranker.adapters.device.copies import PageCopies
-from services.ranker.adapters.dram import DramTier, Found
+from services.ranker.adapters.dram import DramTier
 from services.ranker.adapters.dram_format import PageFormat
+from services.ranker.adapters.dram_found import Found
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.metrics import RankerMetrics

@@ -26,7 +26,8 @@ from services.expander.adapters.sweeper import Sweeper
 from services.expander.config import ExpanderConfig
 from services.expander.core.tiering import Tiering
 from services.expander.service import ExpanderService
-from services.ranker.adapters.dram import DramTier, Found
+from services.ranker.adapters.dram import DramTier
+from services.ranker.adapters.dram_found import Found
 
 MODEL = ModelIdentity("m", "1", "ab" * 32, "float32", "paged128", 1024)
 PAGE_BYTES = 10_000  # deliberately neither a block nor a divisor of one

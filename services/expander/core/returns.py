@@ -33,7 +33,7 @@ class ReturnGaps:
         self._mask = slots - 1
         self._hashes = array("Q", bytes(8 * slots))
         self._seen_ns = array("q", bytes(8 * slots))
-        self._counts = [0] * _BUCKETS
+        self._counts = array("I", bytes(4 * _BUCKETS))
         self._gaps = 0
         self._until_renewal = GAPS_LEAST
         self._usual_ns: int | None = None
@@ -65,7 +65,7 @@ class ReturnGaps:
             self._until_renewal = _RENEWED_EVERY
             self._usual_ns = self._quantile_ns()
         if self._gaps >= GAPS_MAX:
-            self._counts = [count // 2 for count in self._counts]
+            self._counts = array("I", (count // 2 for count in self._counts))
             self._gaps = sum(self._counts)
 
     def _quantile_ns(self) -> int:

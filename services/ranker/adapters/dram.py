@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -31,6 +31,7 @@ from relaygr.runtime.logs import next_step
 from relaygr.segment import ContentDigest, copy_in, copy_out, identity_bytes
 from relaygr.v1 import expander_pb2, expander_pb2_grpc
 from services.ranker.adapters.dram_attachment import Attacher, Attachment, to_the_end
+from services.ranker.adapters.dram_found import Found
 
 _log = logging.getLogger(__name__)
 
@@ -44,24 +45,6 @@ STORES_MAX = 4
 COPY_THREADS = 2
 TIMEOUTS_MAX = 3
 """Calls in a row that may time out before the tier is taken for off."""
-
-
-@dataclass(slots=True)
-class Found:
-    """A pinned entry. To be ended once, by `load` or `abandon`."""
-
-    key: PsiKey
-    token_count: int
-    chain_digest: bytes
-    length_bytes: int
-    producer_traceparent: str
-    content_digest: bytes = field(repr=False)
-    pin_id: int
-    generation: int
-    blocks: tuple[int, ...] = field(repr=False)
-    """Where its bytes lie while the pin holds, or nothing when the expander did not say."""
-    attachment: Attachment = field(repr=False)
-    is_spent: bool = False
 
 
 @dataclass(slots=True, eq=False)
