@@ -7,7 +7,7 @@ import pytest
 from services.expander.core.admission import ENTRIES_LEAST, NOTES_PER_ENTRY, AdmissionPolicy
 from services.expander.core.effects import StoreGrant, StoreRefusal
 from services.expander.core.returns import GAPS_LEAST, GAPS_MAX, ReturnGaps, _bucket_of, _end_of
-from services.expander.core.sketch import ESTIMATE_MAX, FrequencySketch, key_hash
+from services.expander.core.sketch import _HALVED, ESTIMATE_MAX, FrequencySketch, key_hash
 from tests.unit.expander.test_tiering import Host, key_of
 
 GAP_NS = 40
@@ -132,6 +132,10 @@ def test_estimates_are_bounded_halve_and_take_no_more_memory():
     assert seen == [7, 3, 1, 0, 0] and sketch.size_bytes == size_bytes
 
 
+def test_both_counters_of_a_byte_are_halved():
+    assert all(_HALVED[high << 4 | low] == (high // 2) << 4 | low // 2 for high in range(16) for low in range(16))
+
+
 def test_a_hash_is_the_same_everywhere():
     assert key_hash(key_of()) == KEY_HASH
     assert len({key_hash(key_of(user, tenant)) for user in "uv" for tenant in "tw"}) == 4
@@ -156,6 +160,12 @@ def test_a_gap_that_is_no_return_is_not_counted():
     for at_ns in range(10 * GAPS_LEAST):
         gaps.seen(7, at_ns, is_return=False)
     assert gaps.usual_ns is None
+
+
+def test_a_psi_that_is_stored_again_in_the_visit_that_found_it_teaches_no_gap(visited):
+    for tokens in range(6, 6 + 4 * GAPS_LEAST):
+        visited.store("teacher", tokens=tokens)
+    assert visited.core._admission._gaps.usual_ns == visited.teacher
 
 
 @pytest.mark.parametrize("gap_ns", [0, 1, 7, 8, 9, 1_000, 10**9, 2**62])
