@@ -167,11 +167,13 @@ class Traffic:
                 await refused_as_invalid(router.Rank(router_pb2.RouterServiceRankRequest(rank=rank), timeout=5))
 
     async def invalid_to_expander(self) -> None:
-        """Rankers send it none; so this is sent to it directly."""
+        """Rankers send it none, and are told blocks with their lookups; so this is sent to it directly."""
         async with grpc.aio.insecure_channel(self._target.expander) as channel:
             expander = expander_pb2_grpc.ExpanderServiceStub(channel)
             await expander.Describe(expander_pb2.ExpanderServiceDescribeRequest(), timeout=5)
             await refused_as_invalid(expander.Evict(expander_pb2.EvictRequest(), timeout=5))
+            stale = expander.PrepareLoad(expander_pb2.PrepareLoadRequest(), timeout=5)
+            await refused(stale, grpc.StatusCode.FAILED_PRECONDITION)
 
     async def drained(self) -> None:
         """A ranker takes no more pre-infers, and takes them again."""
@@ -231,10 +233,15 @@ def history(count: int) -> dict[str, Any]:
 
 async def refused_as_invalid(call: Any) -> None:
     """The call fails for the caller's mistake."""
+    await refused(call, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def refused(call: Any, code: grpc.StatusCode) -> None:
+    """The call fails with this status."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+        assert error.code() is code, error
         return
     raise AssertionError("a wrong request was served")
 
