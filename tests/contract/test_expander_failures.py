@@ -229,7 +229,7 @@ async def test_an_overdue_store_of_a_living_ranker_gets_its_blocks_back(tmp_path
         assert world.tiering.counters["store_overdue"] == 1
 
 
-async def test_generations_under_a_copy_that_changed_hands_stop_it(world: World) -> None:
+async def test_an_entry_that_lost_its_stamp_is_not_read_and_goes(world: World) -> None:
     tier = await world.ranker()
     await stored(tier, key_of("u"), pages_of(1))
     hit = await found(tier, key_of("u"))
@@ -239,7 +239,19 @@ async def test_generations_under_a_copy_that_changed_hands_stop_it(world: World)
     pages = empty()
     assert not await tier.load(hit, pages)
     assert not any(np.any(page) for page in pages), "it was seen before the first byte"
-    assert world.tiering.counters["corrupt"] == 0, "and it says nothing against the entry"
+    assert world.tiering.counters["corrupt"] == 1 and await tier.lookup(key_of("u")) is None
+    assert await stored(tier, key_of("u"), pages_of(2)), "and its user's next psi finds a place"
+
+
+async def test_blocks_that_changed_hands_after_their_pin_lapsed_say_nothing_against_the_entry(tmp_path: Path) -> None:
+    async with expander_world(tmp_path, pin_ms=50.0) as world:
+        tier = await world.ranker()
+        await stored(tier, key_of("u"), pages_of(1))
+        hit = await found(tier, key_of("u"))
+        await until(lambda: world.tiering.occupancy().pins == 0)
+        world.segment.stamp(hit.blocks, hit.generation + 1)
+        assert not await tier.load(hit, empty())
+        assert world.tiering.counters["corrupt"] == 0 and world.tiering.counters["pin_gone"] == 1
 
 
 class _Wrapped:

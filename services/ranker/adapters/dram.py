@@ -43,6 +43,7 @@ ATTACH_TIMEOUT_S = 1.0
 FORGET_TIMEOUT_S = 1.0
 STORES_MAX = 4
 COPY_THREADS = 2
+_MEMORY_STEP = next_step("test this host's memory if it comes again; psi is computed anew")
 TIMEOUTS_MAX = 3
 """Calls in a row that may time out before the tier is taken for off."""
 
@@ -224,8 +225,13 @@ class DramTier:
         digest = ContentDigest(identity_bytes(found.key, found.chain_digest), found.token_count, found.length_bytes)
         has_run = await self._copy(attachment, copy_out, blocks, found.generation, pages, digest, stopped.is_set)
         is_right = has_run and digest.digest() == found.content_digest
-        # Only a copy that ran to its end says anything about the entry.
-        has_held = await self._complete_load(found, verified=is_right or not has_run)
+        # A copy that was stopped says nothing about the entry. One that refused its blocks does: while the pin holds,
+        # they must carry its stamp; when it does not hold any more, the expander knows and drops nothing.
+        was_stopped = not has_run and (stopped.is_set() or attachment.is_ended)
+        if not is_right and not was_stopped:
+            what = "failed its digest" if has_run else "lost its stamp or its pin"
+            _log.error("an entry of %d tokens " + what, found.token_count, extra=_MEMORY_STEP)
+        has_held = await self._complete_load(found, verified=is_right or was_stopped)
         return is_right and has_held
 
     async def _blocks_of(self, found: Found, pages: Pages) -> tuple[int, ...] | None:
@@ -249,9 +255,6 @@ class DramTier:
         attachment = found.attachment
         if attachment.is_ended:
             return False
-        if not verified:
-            step = next_step("test this host's memory if it comes again; psi is computed anew")
-            _log.error("an entry of %d tokens failed its digest and is dropped", found.token_count, extra=step)
         request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **self._caller(attachment))
         reply = await self._call(self._stub.CompleteLoad, request, attachment)
         return reply is not None and reply.held and not attachment.is_ended

@@ -226,8 +226,9 @@ class Production:
         return entry.chain.digest_at(event.tokens) == event.digest
 
     def _is_worth(self, entry: Entry, tokens: int) -> bool:
-        """True when reloading is expected to end in the time that it has; without the margin of error, since what is
-        begun in vain is given up.
+        """True when reloading is expected to end in the time that it has.
+
+        Without the margin of error: what is begun in vain is given up.
         """
         return not entry.is_reload_overdue and self._books.cost.reload_ns(tokens) <= self._reload_budget_ns(entry)
 

@@ -50,7 +50,7 @@ def test_gains_are_differences_between_the_same_cases():
 
 def test_a_cold_pool_gives_every_page_before_any_again():
     pool = steps.ColdPool(4 * steps.PAGE_BYTES)
-    like = steps._pages(3 * steps.PAGE_BYTES, 1)
+    like = steps.pages_of(3 * steps.PAGE_BYTES, 1)
     taken = [page.ctypes.data for _ in range(4) for page in pool.take(like)]
     assert all(len(set(taken[first : first + 4])) == 4 for first in range(len(taken) - 3))
     assert [page.nbytes for page in pool.take([like[0][:100]])] == [100]
