@@ -13,27 +13,31 @@ bound, since nothing binds it, but pins nobody.
 
 A request that names a model stays with that model, whoever else is there.
 
-A choice is a filter (who can), then an order (who should), then a bound (who may).
+A choice is a filter (who can), then an order (who should), then a bound (who may). None of the three looks all
+instances over: who can is kept until the instances change (able.py), the order of a slot is kept as far as it is
+ever walked (orders.py), and the mean load is a sum that runs along (total.py) and is asked for above the floor only.
 
 Source: design, section 3 (router).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
 from relaygr.domain.slots import slot_of
+from services.router.core.able import Able
 from services.router.core.effects import ChangeMembers, Effect, ForgetPeer, PinUser
 from services.router.core.events import Event, PinDropped, PinRead, TableRead, UserPlaced
 from services.router.core.load import LoadView
 from services.router.core.membership import Member, Membership
+from services.router.core.orders import SlotOrders
 from services.router.core.pins import Pin, Pins
 from services.router.core.recent import Place, Recent
-from services.router.core.slots import SlotTable, assign, ring_order
+from services.router.core.slots import SlotTable, assign
 
 BOUND = 1.25
 """c of the bounded load: an instance may have this many times the mean."""
@@ -116,7 +120,9 @@ class Binding:
         self._tables_max = tables_max
         self._tables: dict[str, SlotTable] = {}
         self._default_tables: dict[str, tuple[str, ...]] = {}
-        self._orders: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._able = Able(self.members)
+        self._orders: dict[str, SlotOrders] = {}
+        self._stale_orders: set[str] = set()
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         """Take one event."""
@@ -155,6 +161,8 @@ class Binding:
         self.load.check()
         self.pins.check()
         self.recent.check()
+        for model_key in self._orders.keys() - self._stale_orders:
+            self._orders[model_key].check()
         assert len(self._tables) <= self._tables_max
 
     def resolve(
@@ -217,21 +225,11 @@ class Binding:
 
     def candidates(self, model_key: str | None, tried: Collection[str] = ()) -> list[Member]:
         """Who can take a request: of the model, not tried, best state first, fenced only when nobody else is there."""
-        able = [
-            member
-            for member in self.members
-            if member.record.instance_id not in tried and model_key in (None, member.model_key)
-        ]
-        free = [member for member in able if member.is_usable]
-        return [member for member in free if member.is_ready] or free or able
+        return list(self._able.of(model_key, tried).values())
 
     def default_model(self, tried: Collection[str] = ()) -> str | None:
         """The model for requests that name none: the one with the largest device budget at hand."""
-        budgets: dict[str, int] = {}
-        for member in self.candidates(None, tried):
-            key = member.model_key
-            budgets[key] = budgets.get(key, 0) + member.record.device_budget_bytes + 1
-        return max(budgets, key=lambda key: (budgets[key], key), default=None)
+        return self._able.default_model(tried)
 
     def weights(self, model_key: str) -> dict[str, int]:
         """Device budget of each instance that should own slots of a model."""
@@ -252,7 +250,7 @@ class Binding:
     def _choose(
         self, subject: Subject, model_key: str, tried: Collection[str], now_ns: int, *, may_spill: bool
     ) -> tuple[Member | None, Branch]:
-        able = {member.record.instance_id: member for member in self.candidates(model_key, tried)}
+        able = self._able.of(model_key, tried)
         if not able:
             return None, Branch.REROUTED
         slot = slot_of(subject.user)
@@ -261,14 +259,14 @@ class Binding:
             named = next(each for each in self._order(model_key, slot) if each in able)
             branch = Branch.REROUTED
         if may_spill and len(able) > 1:
-            other = self._spill_to(named, able, self._order(model_key, slot), now_ns)
+            other = self._spill_to(named, able, model_key, slot, now_ns)
             if other is not None:
                 return able[other], Branch.SPILL
         return able[named], branch
 
     def _lighter(self, subject: Subject, model_key: str, owner: Member, now_ns: int) -> tuple[Member, Branch]:
         """For a newcomer: its slot's instance, or the next in order when that is less busy."""
-        able = {member.record.instance_id: member for member in self.candidates(model_key)}
+        able = self._able.of(model_key)
         named = owner.record.instance_id
         order = self._order(model_key, slot_of(subject.user))
         other = next((each for each in order if each in able and each != named), None)
@@ -295,13 +293,16 @@ class Binding:
             return False
         return member.is_usable
 
-    def _spill_to(self, named: str, able: dict[str, Member], order: tuple[str, ...], now_ns: int) -> str | None:
+    def _spill_to(self, named: str, able: Mapping[str, Member], model_key: str, slot: int, now_ns: int) -> str | None:
         """The next instance with room when the named one has more than its bound."""
-        loads = {each: self.load.load_ns(each, now_ns) for each in able}
-        bound_ns = max(self._spill_floor_ns, BOUND * sum(loads.values()) / len(loads))
-        if loads[named] <= bound_ns:
+        named_ns = self.load.load_ns(named, now_ns)
+        if named_ns <= self._spill_floor_ns:
             return None
-        return next((each for each in order if each in able and each != named and loads[each] <= bound_ns), None)
+        bound_ns = max(self._spill_floor_ns, BOUND * self.load.total_ns(model_key, able, now_ns) / len(able))
+        if named_ns <= bound_ns:
+            return None
+        others = (each for each in self._order(model_key, slot) if each in able and each != named)
+        return next((each for each in others if self.load.load_ns(each, now_ns) <= bound_ns), None)
 
     def _named_by(self, ticket: TicketRef) -> Member | None:
         member = self.members.get(ticket.instance_id)
@@ -319,14 +320,14 @@ class Binding:
             self._default_tables[model_key] = assign(None, weights)
         return self._default_tables[model_key]
 
-    def _order(self, model_key: str, slot: int) -> tuple[str, ...]:
-        order = self._orders.get((model_key, slot))
-        if order is None:
-            weights = {m.record.instance_id: m.record.device_budget_bytes for m in self.members}
-            of_model = {m.record.instance_id for m in self.members if m.model_key == model_key}
-            order = ring_order(slot, {each: weights[each] for each in sorted(of_model)})
-            self._orders[model_key, slot] = order
-        return order
+    def _order(self, model_key: str, slot: int) -> Iterator[str]:
+        orders = self._orders.get(model_key)
+        if orders is None or model_key in self._stale_orders:
+            orders = self._orders.setdefault(model_key, SlotOrders())
+            self._stale_orders.discard(model_key)
+            of_model = (m.record for m in self.members if m.model_key == model_key)
+            orders.renew({record.instance_id: record.device_budget_bytes for record in of_model})
+        return orders.walk(slot)
 
     def _set_table(self, model_key: str, table: SlotTable | None) -> None:
         self._tables.pop(model_key, None)
@@ -347,5 +348,8 @@ class Binding:
         if len(others) == len(effects):
             return effects
         self._default_tables.clear()
-        self._orders.clear()
+        self.load.drop_totals()
+        served = set(self.models())
+        self._orders = {key: orders for key, orders in self._orders.items() if key in served}
+        self._stale_orders = set(self._orders)
         return [*others, ChangeMembers()]

@@ -13,7 +13,11 @@ Source: design, section 3 (router).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+
+from services.router.core.total import Line, LoadTotal
 
 RATE_MEMORY_NS = 10_000_000_000
 """Time over which ranks per second are smoothed."""
@@ -54,6 +58,22 @@ class _Instance:
     def promised_at(self, now_ns: int) -> int:
         return self.promised_ns if now_ns < self.promised_until_ns else 0
 
+    def load_at(self, now_ns: int) -> int:
+        return self.promised_at(now_ns) + max(self.in_flight_ns, self._drained_at(now_ns) + self.since_report_ns)
+
+    def line_at(self, now_ns: int) -> Line:
+        """The load from now on, until something happens or the line ends."""
+        load_ns, drained_ns = self.load_at(now_ns), self._drained_at(now_ns)
+        ends = [self.promised_until_ns] if self.promised_at(now_ns) else []
+        left_ns = min(drained_ns, drained_ns + self.since_report_ns - self.in_flight_ns)
+        falls = left_ns > 0 and now_ns >= self.reported_ns
+        if left_ns > 0:
+            ends.append(now_ns + left_ns if falls else self.reported_ns)
+        return Line(load_ns + falls * now_ns, falls, min(ends, default=None))
+
+    def _drained_at(self, now_ns: int) -> int:
+        return max(0, self.queues.backlog_ns - max(0, now_ns - self.reported_ns))
+
     def rate_at(self, now_ns: int) -> float:
         return self.rank_rate_hz * math.exp(-max(0, now_ns - self.rate_ns) / RATE_MEMORY_NS)
 
@@ -86,12 +106,15 @@ class LoadView:
         self._instances: dict[str, _Instance] = {}
         self._calls: dict[int, _Call] = {}
         self._next_call = 0
-        self._due: dict[str, _Due] = {}
-        """Ranks to come by user hash, in the order of their placing."""
+        self._due: OrderedDict[str, _Due] = OrderedDict()
+        """Ranks to come by user hash, in the order of their placing. (A plain dict is slow to give its first away.)"""
+        self._totals: dict[str, tuple[Mapping[str, object], LoadTotal]] = {}
+        """By group: whose loads, and their sum."""
+        self._total_of: dict[str, LoadTotal] = {}
 
     def begin(self, instance_id: str, expected_ns: int, now_ns: int, *, is_rank: bool = False) -> int:
         """A call begins; returns its number for `end`."""
-        instance = self._instance(instance_id)
+        instance = self._changing(instance_id)
         self._next_call += 1
         if instance is None:
             return self._next_call
@@ -108,7 +131,7 @@ class LoadView:
 
     def promise(self, instance_id: str, expected_ns: int, now_ns: int) -> None:
         """A user was placed: so much work is about to come. Forgotten soon; the next reply knows better."""
-        instance = self._instance(instance_id)
+        instance = self._changing(instance_id)
         # Nothing promised (a returning user) must not keep alive what was promised before.
         if instance is not None and expected_ns:
             instance.promised_ns = instance.promised_at(now_ns) + expected_ns
@@ -142,6 +165,7 @@ class LoadView:
         instance = self._instances.get(call.instance_id)
         if instance is None:
             return
+        self._changing(call.instance_id)
         instance.in_flight_ns -= call.expected_ns
         if call.reports == instance.reports:
             instance.since_report_ns -= call.expected_ns
@@ -150,7 +174,7 @@ class LoadView:
 
     def report(self, instance_id: str, queues: Queues, now_ns: int) -> None:
         """An instance said how long its queues are."""
-        instance = self._instance(instance_id)
+        instance = self._changing(instance_id)
         if instance is not None:
             instance.queues, instance.reported_ns, instance.since_report_ns = queues, now_ns, 0
             instance.promised_ns = 0
@@ -171,10 +195,27 @@ class LoadView:
     def load_ns(self, instance_id: str, now_ns: int) -> int:
         """Device time queued at an instance."""
         instance = self._instances.get(instance_id)
-        if instance is None:
-            return 0
-        drained_ns = max(0, instance.queues.backlog_ns - max(0, now_ns - instance.reported_ns))
-        return instance.promised_at(now_ns) + max(instance.in_flight_ns, drained_ns + instance.since_report_ns)
+        return instance.load_at(now_ns) if instance else 0
+
+    def total_ns(self, group: str, instances: Mapping[str, object], now_ns: int) -> int:
+        """The sum of some instances' loads; cheap as long as it is asked for the same object.
+
+        Args:
+            group: a name for them; an instance is in one group at a time.
+            instances: by id.
+            now_ns: now.
+        """
+        kept = self._totals.get(group)
+        if kept is None or kept[0] is not instances:
+            kept = (instances, LoadTotal(instances, self._line_of))
+            self._totals[group] = kept
+            self._total_of.update(dict.fromkeys(instances, kept[1]))
+        return kept[1].at(now_ns)
+
+    def drop_totals(self) -> None:
+        """The instances are others now: no group is as it was."""
+        self._totals.clear()
+        self._total_of.clear()
 
     def pressure_ns(self, instance_id: str, now_ns: int) -> int:
         """Device time queued at an instance, and that of the ranks whose tickets were issued for it."""
@@ -194,9 +235,11 @@ class LoadView:
 
     def forget(self, instance_id: str) -> None:
         """The instance is gone, or another boot of it came: start from nothing."""
-        if self._instances.pop(instance_id, None) is not None:
+        if instance_id in self._instances:
+            self._changing(instance_id)
+            del self._instances[instance_id]
             self._calls = {n: call for n, call in self._calls.items() if call.instance_id != instance_id}
-            self._due = {user: due for user, due in self._due.items() if due.instance_id != instance_id}
+            self._due = OrderedDict((user, due) for user, due in self._due.items() if due.instance_id != instance_id)
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -217,6 +260,17 @@ class LoadView:
             assert instance.since_report_ns == since_report[instance_id]
             assert instance.promised_ns >= 0
             assert instance.due_ns == due_ns[instance_id]
+
+    def _line_of(self, instance_id: str, now_ns: int) -> Line:
+        instance = self._instances.get(instance_id)
+        return instance.line_at(now_ns) if instance else Line(0, False, None)
+
+    def _changing(self, instance_id: str) -> _Instance | None:
+        """An instance whose load is about to change."""
+        total = self._total_of.get(instance_id)
+        if total is not None:
+            total.change(instance_id)
+        return self._instance(instance_id)
 
     def _instance(self, instance_id: str) -> _Instance | None:
         if instance_id not in self._instances and len(self._instances) < self._instances_max:

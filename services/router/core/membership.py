@@ -87,8 +87,11 @@ class Membership:
         self._members_max = members_max
         self._members: dict[str, Member] = {}
         self._losses_ns: deque[int] = deque()
+        self._doubted: dict[str, None] = {}
         self.refused_records = 0
         """Registrations beyond `members_max`, ignored."""
+        self.version = 0
+        """Another number after anything that decides who can be chosen: joins, leaves, fences, changed records."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -128,11 +131,13 @@ class Membership:
 
     def deadline_ns(self) -> int | None:
         """When the next doubted member is to be checked."""
-        return min((m.doubt_check_ns for m in self._members.values() if m.doubt_check_ns is not None), default=None)
+        checks = (self._members[each].doubt_check_ns for each in self._doubted)
+        return min((check_ns for check_ns in checks if check_ns is not None), default=None)
 
     def expire(self, now_ns: int) -> list[Effect]:
         """Ask for the checks that are due."""
-        due = [m for m in self if m.doubt_check_ns is not None and m.doubt_check_ns <= now_ns]
+        doubted = [self._members[each] for each in sorted(self._doubted)]
+        due = [m for m in doubted if m.doubt_check_ns is not None and m.doubt_check_ns <= now_ns]
         return [self._confirm(member, now_ns) for member in due]
 
     def check(self) -> None:
@@ -140,6 +145,7 @@ class Membership:
         assert len(self._members) <= self._members_max
         assert len(self._losses_ns) <= self._members_max
         assert list(self._members) == sorted(self._members)
+        assert set(self._doubted) == {m.record.instance_id for m in self if m.doubt_check_ns is not None}
         for instance_id, member in self._members.items():
             assert member.model_key == member.record.model.key
             assert member.record.instance_id == instance_id
@@ -159,14 +165,19 @@ class Membership:
             if len(self._members) >= self._members_max:
                 self.refused_records += 1
                 return []
+            self.version += 1
             self._members[record.instance_id] = Member(record)
             # In order at each change, so that no choice has to sort.
             self._members = dict(sorted(self._members.items()))
             return [ChangeMembers()]
         before = member.record
         member.renew(record)
+        self._doubted.pop(record.instance_id, None)
+        if before == record:
+            return []
+        self.version += 1
         if before.epoch == record.epoch:
-            return [] if before == record else [ChangeMembers()]
+            return [ChangeMembers()]
         self._members[record.instance_id] = Member(record)
         return [ForgetPeer(before.instance_id, before.epoch, before.address), ChangeMembers()]
 
@@ -198,6 +209,7 @@ class Membership:
 
     def _confirm(self, member: Member, now_ns: int) -> Effect:
         member.doubt_check_ns = now_ns + DOUBT_CHECK_NS
+        self._doubted[member.record.instance_id] = None
         return ConfirmLoss(member.record.instance_id, member.record.epoch, member.record.address)
 
     def _failed(self, instance_id: str, epoch: int, reason: FenceReason, now_ns: int) -> list[Effect]:
@@ -209,6 +221,7 @@ class Membership:
         if now_ns - member.struck_ns > STRIKE_MEMORY_NS:
             member.strikes = 0
         delay_ns = min(PROBE_MAX_NS, PROBE_FIRST_NS << min(member.strikes, 16))
+        self.version += 1
         member.fence = reason
         member.strikes += 1
         member.struck_ns = now_ns
@@ -219,6 +232,7 @@ class Membership:
             return []
         member = self._members[instance_id]
         if is_serving:
+            self.version += member.fence is not None
             member.fence = None
             if member.doubt_check_ns is not None:
                 member.doubt_check_ns = now_ns + DOUBT_CHECK_NS
@@ -230,5 +244,7 @@ class Membership:
 
     def _remove(self, member: Member) -> list[Effect]:
         record = member.record
+        self.version += 1
+        self._doubted.pop(record.instance_id, None)
         del self._members[record.instance_id]
         return [ForgetPeer(record.instance_id, record.epoch, record.address), ChangeMembers()]

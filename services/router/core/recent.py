@@ -8,6 +8,7 @@ Source: design, section 3 (router), invariant I3.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 RECENT_NS = 60_000_000_000
@@ -29,7 +30,8 @@ class Recent:
     def __init__(self, *, users_max: int) -> None:
         assert users_max > 0
         self._users_max = users_max
-        self._places: dict[str, Place] = {}
+        self._places: OrderedDict[str, Place] = OrderedDict()
+        """A plain dict looks at all it has lost from its front before it finds its first."""
 
     def __len__(self) -> int:
         return len(self._places)

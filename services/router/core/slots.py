@@ -11,10 +11,12 @@ Source: design, section 3 (router): joins and leaves move about 1/N of the users
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import heapq
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +105,17 @@ def assign(previous: tuple[str, ...] | None, weights: Mapping[str, int]) -> tupl
             held[owner].append(slot)
         else:
             orphans.append(slot)
-    scores = _Scores(weights)
+    scores = Scores(weights)
+    furthest = _Furthest({each: shares[each] - len(slots) for each, slots in held.items()})
     for slot in orphans:
         # The tie between equally deserving ones is the slot's own, so that neighbours spread.
-        taker = max(held, key=lambda each: (shares[each] - len(held[each]), scores.of(slot, each)))
+        taker = scores.first_of(slot, furthest.all())
         held[taker].append(slot)
+        furthest.move(taker, shares[taker] - len(held[taker]))
     settled = set(previous or ())
-    for joiner in held:
-        if joiner not in settled or len(held[joiner]) < shares[joiner] / 2 - 1:
-            _top_up(joiner, held, shares, scores)
+    joiners = [each for each in held if each not in settled or len(held[each]) < shares[each] / 2 - 1]
+    if joiners:
+        _top_up(joiners, held, shares, scores)
     owners = [""] * SLOTS
     for instance_id, slots in held.items():
         for slot in slots:
@@ -125,18 +129,25 @@ def ring_order(slot: int, weights: Mapping[str, int]) -> tuple[str, ...]:
     Each slot has an order of its own, so a lost or overloaded instance's users spread over
     all the others; an instance that joins or leaves changes nothing in the others' order.
     """
-    scores = _Scores(weights)
-    return tuple(sorted(weights, key=lambda each: (-scores.of(slot, each), each)))
+    of = Scores(weights).of_slot(slot)
+    return tuple(sorted(weights, key=lambda each: (-of(each), each)))
 
 
-def _top_up(joiner: str, held: dict[str, list[int]], shares: Mapping[str, float], scores: _Scores) -> None:
-    while len(held[joiner]) < math.floor(shares[joiner]):
-        giver = max(held, key=lambda each: (len(held[each]) - shares[each], each))
-        if giver == joiner or len(held[giver]) <= shares[giver] - 1:
-            return
-        slot = max(held[giver], key=lambda each: scores.of(each, joiner))
-        held[giver].remove(slot)
-        held[joiner].append(slot)
+def _top_up(joiners: list[str], held: dict[str, list[int]], shares: Mapping[str, float], scores: Scores) -> None:
+    """Give each joiner its share, from those furthest above theirs."""
+    above = _Furthest({each: len(held[each]) - shares[each] for each in held})
+    for joiner in joiners:
+        wish: dict[int, float] = {}
+        while len(held[joiner]) < math.floor(shares[joiner]):
+            giver = above.all()[-1]
+            if giver == joiner or len(held[giver]) <= shares[giver] - 1:
+                break
+            wish.update((each, scores.of(each, joiner)) for each in held[giver] if each not in wish)
+            slot = max(held[giver], key=wish.__getitem__)
+            held[giver].remove(slot)
+            held[joiner].append(slot)
+            for each in (giver, joiner):
+                above.move(each, len(held[each]) - shares[each])
 
 
 def _shares(weights: Mapping[str, int]) -> dict[str, float]:
@@ -146,17 +157,76 @@ def _shares(weights: Mapping[str, int]) -> dict[str, float]:
     return {instance_id: SLOTS * weight / total for instance_id, weight in weights.items()}
 
 
-class _Scores:
+class _Furthest:
+    """Instances by a number that changes, those with the largest first: thousands of them, looked at for each slot."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self._numbers = dict(numbers)
+        self._groups: dict[float, list[str]] = {}
+        for each in sorted(numbers):
+            self._groups.setdefault(numbers[each], []).append(each)
+        self._order = [-number for number in self._groups]
+        heapq.heapify(self._order)
+
+    def all(self) -> list[str]:
+        """Those with the largest number, in the order of their ids; at least one."""
+        while -self._order[0] not in self._groups:
+            heapq.heappop(self._order)
+        return self._groups[-self._order[0]]
+
+    def move(self, instance_id: str, number: float) -> None:
+        """Another number for one of them."""
+        before = self._numbers[instance_id]
+        self._numbers[instance_id] = number
+        group = self._groups[before]
+        group.remove(instance_id)
+        if not group:
+            del self._groups[before]
+        if number not in self._groups:
+            self._groups[number] = []
+            heapq.heappush(self._order, -number)
+        bisect.insort(self._groups[number], instance_id)
+
+
+class Scores:
     """Weighted rendezvous scores: w / -ln(u), u a hash of slot and instance in (0, 1)."""
 
     def __init__(self, weights: Mapping[str, int]) -> None:
-        are_equal = sum(weights.values()) <= 0
-        self._weights = {each: 1 if are_equal else weight for each, weight in weights.items()}
+        self.are_equal = sum(weights.values()) <= 0
+        """True when all weigh nothing, and so all the same."""
+        self._weights = {each: 1 if self.are_equal else weight for each, weight in weights.items()}
 
     def of(self, slot: int, instance_id: str) -> float:
-        digest = hashlib.blake2b(f"{slot}\x00{instance_id}".encode(), digest_size=8).digest()
-        uniform = (int.from_bytes(digest, "little") + 1) / (2**64 + 2)
-        return self._weights[instance_id] / -math.log(uniform)
+        """One instance's score for one slot; the larger, the sooner."""
+        return self.of_slot(slot)(instance_id)
+
+    def first_of(self, slot: int, ids: Sequence[str]) -> str:
+        """The one with the largest score for a slot; of equals, the first."""
+        if len({self._weights[each] for each in ids}) > 1:
+            return max(ids, key=self.of_slot(slot))
+        # Of equal weight, the largest hash has the largest score: no logarithm for half a million of them.
+        start = hashlib.blake2b(f"{slot}\x00".encode(), digest_size=8)
+        best, largest = ids[0], -1
+        for each in ids:
+            state = start.copy()
+            state.update(each.encode())
+            number = int.from_bytes(state.digest(), "little")
+            if number > largest:
+                best, largest = each, number
+        return best
+
+    def of_slot(self, slot: int) -> Callable[[str], float]:
+        """The scores for one slot: much quicker, where many are asked for."""
+        start = hashlib.blake2b(f"{slot}\x00".encode(), digest_size=8)
+        weights = self._weights
+
+        def of(instance_id: str) -> float:
+            state = start.copy()
+            state.update(instance_id.encode())
+            uniform = (int.from_bytes(state.digest(), "little") + 1) / (2**64 + 2)
+            return weights[instance_id] / -math.log(uniform)
+
+        return of
 
 
 def _is_whole(value: Any) -> bool:
