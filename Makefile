@@ -124,6 +124,9 @@ tier-bench: $(INSTALLED) generated ## reloads, stores and appends against copies
 tier-soak: $(INSTALLED) generated ## both tiers at full tables: 2 hours of virtual time, then 10 minutes of load with kills; ends with one JSON line
 	@$(BIN)/python -m bench.tiers.soak $(ARGS)
 
+bench-router: $(INSTALLED) generated ## the router among 1,000 instances and under a million users, beside an empty hop; ends with one JSON line
+	@$(BIN)/python -m bench.router --real $(ARGS)
+
 bench-tracing: $(INSTALLED) generated ## what tracing costs, with the console killed and stopped, too; 10 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load.tracing $(ARGS)
 
@@ -191,5 +194,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-tracing tier-bench tier-soak tier-history imports types unit property contract model exact system compose-smoke \
-  compose-test console-test protos telemetry native fmt docs clean generated
+  bench-router bench-tracing tier-bench tier-soak tier-history imports types unit property contract model exact system \
+  compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
