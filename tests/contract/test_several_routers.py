@@ -18,7 +18,7 @@ NOBODY = "127.0.0.1:1"
 async def test_a_rank_goes_to_the_next_router_when_the_first_is_not_there():
     async with client_running() as rig:
         trigger, router = rig.addresses
-        async with RelayClient(trigger, f"{NOBODY},{router}", telemetry=rig.telemetry) as client:
+        async with RelayClient(trigger, f"{NOBODY},{router}", telemetry=rig.telemetry, arrive_timeout_ms=2e3) as client:
             relay = await client.arrive(user="u", behaviours=HISTORY)
             assert (await relay.rank([1, 2, 3])).tier == "DEVICE"
             assert len(rig.router.ranks) == 1
@@ -27,7 +27,7 @@ async def test_a_rank_goes_to_the_next_router_when_the_first_is_not_there():
 async def test_a_client_stays_with_the_router_that_answers():
     async with client_running() as rig:
         trigger, router = rig.addresses
-        async with RelayClient(trigger, f"{NOBODY},{router}", telemetry=rig.telemetry) as client:
+        async with RelayClient(trigger, f"{NOBODY},{router}", telemetry=rig.telemetry, arrive_timeout_ms=2e3) as client:
             for _ in range(3):
                 relay = await client.arrive(user="u", behaviours=HISTORY)
                 await relay.rank([1])
@@ -42,7 +42,7 @@ async def test_a_router_that_is_lost_midway_is_left_for_the_next():
         other.add(add_RouterServiceServicer_to_server, fake, "relaygr.v1.RouterService")
         addresses = f"{router},127.0.0.1:{await other.start()}"
         try:
-            async with RelayClient(trigger, addresses, telemetry=rig.telemetry) as client:
+            async with RelayClient(trigger, addresses, telemetry=rig.telemetry, arrive_timeout_ms=2e3) as client:
                 relay = await client.arrive(user="u", behaviours=HISTORY)
                 await relay.rank([1])
                 await rig.router_server.stop(0)
