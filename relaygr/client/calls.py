@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -33,10 +33,33 @@ from relaygr.v1.trigger_pb2_grpc import TriggerServiceStub
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
 
-class Calls:
-    """Channels to triggers and routers; of several addresses one is called until it is lost."""
+class Direct(Protocol):
+    """A way to the rankers that passes the router by, as `services.router.direct.DirectRanks` is."""
 
-    def __init__(self, trigger: str, router: str, telemetry: Telemetry):
+    async def rank(
+        self, request: RankRequest, timeout_s: float, telemetry: Telemetry
+    ) -> RouterServiceRankResponse | None:
+        """Rank; None when the router should be asked instead.
+
+        Raises:
+            RelayError: a refusal that the router would pass on as well.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close what is open; repeatable."""
+        ...
+
+
+class Calls:
+    """Channels to triggers and routers; of several addresses one is called until it is lost.
+
+    `direct`, if there is one, has the first try at each rank.
+    """
+
+    def __init__(self, trigger: str, router: str, telemetry: Telemetry, direct: Direct | None = None):
+        self._direct = direct
+        self._telemetry = telemetry
         self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
         self._triggers = Peers(trigger)
         self._routers = Peers(router)
@@ -49,9 +72,13 @@ class Calls:
     async def rank(self, request: RankRequest, timeout_s: float) -> RouterServiceRankResponse:
         """Rank; once more, with the next router if there is one, when it was lost: ranking changes nothing."""
         end_s = time.monotonic() + timeout_s
+        if self._direct is not None and not self._is_closed:
+            answer = await self._direct.rank(request, timeout_s, self._telemetry)
+            if answer is not None:
+                return answer
         message = RouterServiceRankRequest(rank=request)
         try:
-            return await self._router_call("Rank", message, timeout_s)
+            return await self._router_call("Rank", message, end_s - time.monotonic())
         except Unreachable:
             return await self._router_call("Rank", message, end_s - time.monotonic())
 
@@ -68,6 +95,8 @@ class Calls:
     async def close(self) -> None:
         """Close the channels; calls on their way end as unreachable, later ones do not begin."""
         self._is_closed = True
+        if self._direct is not None:
+            await self._direct.close()
         await self._pool.close()
 
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from relaygr.behaviours.columns import FeatureSpec, Profile
-from relaygr.client.calls import Calls
+from relaygr.client.calls import Calls, Direct
 from relaygr.client.histories import BehavioursLike, Window, inline_history
 from relaygr.client.numbers import COUNT_MAX, INDEX_MAX, SECONDS_MAX, ns_of, whole
 from relaygr.client.relay import Relay, RelaySettings
@@ -50,6 +50,10 @@ class RelayClient:
         rank_deadline_ms: for ranks that give none.
         features: feature columns the model declares; absent ones are sent as zeros.
         limits: the model's window, to cut inline histories here; None sends them whole.
+        direct: a way to the rankers that passes the router by, such as `services.router.direct.DirectRanks`: ranks
+            go to the instance of their ticket, or of their user's slot, and by the router when that fails; `arrive`,
+            `release` and `forget` go as ever. It saves a hop for each rank; what it does not know is said there.
+            Closed with the client. None: every rank goes by the router.
     """
 
     def __init__(
@@ -63,10 +67,11 @@ class RelayClient:
         rank_deadline_ms: float = 1000.0,
         features: FeatureSpec | None = None,
         limits: ModelLimits | None = None,
+        direct: Direct | None = None,
     ):
         self._telemetry = telemetry or Telemetry.setup(SERVICE_NAME, SERVICE_NAME, None, _UNKEYED)
         self._owns_telemetry = telemetry is None
-        self._calls = Calls(trigger, router, self._telemetry)
+        self._calls = Calls(trigger, router, self._telemetry, direct)
         self._arrive_timeout_s = arrive_timeout_ms / 1e3
         self._settings = RelaySettings(
             calls=self._calls,

@@ -14,27 +14,20 @@ from relaygr.registry import Registration, keys
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer
-from relaygr.runtime.driver import Driver
-from relaygr.runtime.logs import next_step
 from relaygr.telemetry import Telemetry
 from relaygr.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.adapters.discovery import Discovery
 from services.router.adapters.pins import PinWriter
 from services.router.adapters.planner import TablePlanner
-from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Placement
-from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, StartProbe
-from services.router.core.events import Event, PinDropped, PinRead, UserPlaced
-from services.router.metrics import RouterMetrics
+from services.router.core.events import PinDropped, PinRead, UserPlaced
 from services.router.relay import Relay
 from services.router.service import RouterService
+from services.router.view import View
 
 _log = logging.getLogger(__name__)
-
-PEER_KEPT_S = 15.0
-"""A channel outlives its instance's registration by this, so that calls in progress end."""
 
 
 class Router:
@@ -55,20 +48,20 @@ class Router:
         self.config = config
         self.router_id = config.router_id or uuid.uuid4().hex[:12]
         self._has_members = asyncio.Event()
-        self._peer_timers: dict[str, asyncio.TimerHandle] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self.core = binding(
-            spill_floor_ns=config.spill_floor_ns,
-            pins_max=config.pins_max,
-            members_max=config.members_max,
-            calls_max=config.calls_max,
+        self._view = View(
+            binding(
+                spill_floor_ns=config.spill_floor_ns,
+                pins_max=config.pins_max,
+                members_max=config.members_max,
+                calls_max=config.calls_max,
+            ),
+            rankers(ChannelPool(telemetry)),
+            telemetry,
+            suspect_timeout_s=config.suspect_timeout_ms / 1e3,
+            changed=self._changed,
         )
-        self.driver: Driver[Event, Effect] = Driver(self.core, self._perform)
-        self.metrics = RouterMetrics(telemetry, self.core)
-        self._rankers = rankers(ChannelPool(telemetry))
-        self._probes = Probes(
-            self._rankers, self.core.members, self.driver.feed, suspect_timeout_s=config.suspect_timeout_ms / 1e3
-        )
+        self.core, self.driver, self.metrics = self._view.core, self._view.driver, self._view.metrics
+        self._probes = self._view.probes
         self.registry = connect(config)
         self._pin_writer = PinWriter(self.registry, config.pin_writes_max)
         self.planner = TablePlanner(
@@ -83,7 +76,7 @@ class Router:
         relay = Relay(
             self.core,
             self.driver.feed,
-            self._rankers,
+            self._view.rankers,
             self._probes,
             telemetry,
             self.metrics,
@@ -134,12 +127,8 @@ class Router:
         self.driver.close()
         await self.planner.close()
         await self._pin_writer.close()
-        await self._probes.close()
         await self.registry.close()
-        for timer in self._peer_timers.values():
-            timer.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        await self._rankers.close()
+        await self._view.close()
 
     async def _serve_when_ready(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -148,36 +137,11 @@ class Router:
         _log.info("router %s serves on %s, %d instances known", self.router_id, self.address, len(self.core.members))
         await self.server.set_serving(True)
 
-    def _perform(self, effect: Effect) -> None:
-        match effect:
-            case StartProbe():
-                step = next_step("see that it runs: relaygr health; requests go to others until it answers")
-                _log.warning("%s is fenced: %s", effect.instance_id, effect.reason.value, extra=step)
-                self.metrics.fenced(effect.reason)
-                self._probes.start(effect)
-            case ConfirmLoss():
-                step = next_step("see that etcd runs; instances that answer are kept")
-                _log.warning("%s is said to be gone, with too many others", effect.instance_id, extra=step)
-                self._probes.confirm(effect)
-            case ForgetPeer():
-                timer = self._peer_timers.pop(effect.address, None)
-                if timer is not None:
-                    timer.cancel()
-                loop = asyncio.get_running_loop()
-                self._peer_timers[effect.address] = loop.call_later(PEER_KEPT_S, self._forget_peer, effect.address)
-            case ChangeMembers():
-                if len(self.core.members):
-                    self._has_members.set()
-                self.planner.look()
-
-    def _forget_peer(self, address: str) -> None:
-        """Close the channel, unless somebody else is at that address by now."""
-        self._peer_timers.pop(address, None)
-        if any(member.record.address == address for member in self.core.members):
-            return
-        task = asyncio.create_task(self._rankers.forget_peer(address))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _changed(self) -> None:
+        """The instances changed."""
+        if len(self.core.members):
+            self._has_members.set()
+        self.planner.look()
 
     def _placed(self, placement: Placement, user: UserPlaced | None) -> None:
         """Remember a placement, and of one that a ticket will follow, the user and what it brings."""

@@ -57,7 +57,7 @@ class Forgotten:
 
 
 class Relay:
-    """Forwards to rankers by the core's choice."""
+    """Forwards to rankers by the core's choice; a rank to at most `attempts_max` of them."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Relay:
         metrics: RouterMetrics,
         *,
         margin_ns: int,
+        attempts_max: int = ATTEMPTS_MAX,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._core = core
@@ -78,6 +79,7 @@ class Relay:
         self._telemetry = telemetry
         self._metrics = metrics
         self._margin_ns = margin_ns
+        self._attempts_max = attempts_max
         self._clock = clock
 
     async def rank(
@@ -94,7 +96,7 @@ class Relay:
         self._core.load.rank_came(subject.user_hash)
         tried: list[str] = []
         last: RelayError = Unreachable("rankers", "no instance of the model is known")
-        while len(tried) < ATTEMPTS_MAX:
+        while len(tried) < self._attempts_max:
             placement = self._choose(subject, ticket, tried)
             if placement is None:
                 break

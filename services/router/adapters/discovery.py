@@ -32,6 +32,7 @@ class Discovery:
         feed: takes the core's events.
         clock: monotonic nanoseconds.
         unix_clock: wall-clock nanoseconds; pins carry their end in it.
+        is_whole: False follows instances and slot tables alone, for who neither reads pins nor serves triggers.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Discovery:
         *,
         clock: Callable[[], int] = time.monotonic_ns,
         unix_clock: Callable[[], int] = time.time_ns,
+        is_whole: bool = True,
     ) -> None:
         self._feed = feed
         self._clock = clock
@@ -49,11 +51,12 @@ class Discovery:
         self._tables: set[str] = set()
         self._pins: set[str] = set()
         # The instances last: a user is placed only when slots and pins are there, if etcd is.
-        self._watches = [
-            registry.watch_prefix(keys.SLOTS_PREFIX, self._slots_changed),
-            registry.watch_prefix(keys.PINS_PREFIX, self._pins_changed),
-            registry.watch_prefix(keys.TRIGGERS_PREFIX, self._triggers_changed),
-        ]
+        self._watches = [registry.watch_prefix(keys.SLOTS_PREFIX, self._slots_changed)]
+        if is_whole:
+            self._watches += [
+                registry.watch_prefix(keys.PINS_PREFIX, self._pins_changed),
+                registry.watch_prefix(keys.TRIGGERS_PREFIX, self._triggers_changed),
+            ]
         self.instances: Watch = registry.watch_prefix(keys.INSTANCES_PREFIX, self._instances_changed)
 
     @property
