@@ -54,6 +54,7 @@ class Router:
                 pins_max=config.pins_max,
                 members_max=config.members_max,
                 calls_max=config.calls_max,
+                warm_up_ns=config.warm_up_ns,
             ),
             rankers(ChannelPool(telemetry)),
             telemetry,

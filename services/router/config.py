@@ -41,6 +41,8 @@ class RouterConfig:
     """Health is NOT_SERVING until an instance is known, but no longer than this, seconds."""
     spill_floor_ms: float = 50.0
     """An instance with less device time queued than this never spills, milliseconds."""
+    warm_up_s: float = 30.0
+    """A slot moves to an instance that joined over this time, user by user; 0: at once. Seconds."""
     table_settle_ms: float = 500.0
     """Rest after a change of the instances before slots are planned anew, milliseconds."""
     suspect_timeout_ms: float = 300.0
@@ -72,6 +74,7 @@ class RouterConfig:
         assert self.registry, "registry must name at least one etcd endpoint"
         assert self.registry_ttl_s >= 1, "registry_ttl_s must be at least 1"
         assert 0 <= self.margin_ms, "margin_ms must not be negative"
+        assert 0 <= self.warm_up_s, "warm_up_s must not be negative"
         assert 0 < self.suspect_timeout_ms, "suspect_timeout_ms must be positive"
         assert min(self.pins_max, self.pin_writes_max, self.members_max, self.calls_max) > 0, (
             "a maximum must be positive"
@@ -81,6 +84,11 @@ class RouterConfig:
     def margin_ns(self) -> int:
         """The margin in nanoseconds."""
         return int(self.margin_ms * _MS)
+
+    @property
+    def warm_up_ns(self) -> int:
+        """The warm-up in nanoseconds."""
+        return int(self.warm_up_s * 1e9)
 
     @property
     def spill_floor_ns(self) -> int:

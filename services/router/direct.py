@@ -53,6 +53,7 @@ class DirectRanks:
         registry: etcd endpoints, host:port, or a registry that is connected already; it is closed with this.
         suspect_timeout_ms: health check of an instance that lets a rank wait.
         spill_floor_ms: a rank without a ticket leaves an instance only when more device time than this is queued there.
+        warm_up_s: how long a slot takes to move to an instance that joined; as the routers have it.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class DirectRanks:
         *,
         suspect_timeout_ms: float = 300.0,
         spill_floor_ms: float = 50.0,
+        warm_up_s: float = 30.0,
     ) -> None:
         self._registry = registry if isinstance(registry, Registry) else None
         self._endpoints = () if isinstance(registry, Registry) else tuple(registry)
         self._suspect_timeout_s = suspect_timeout_ms / 1e3
         self._spill_floor_ns = int(spill_floor_ms * 1e6)
+        self._warm_up_ns = int(warm_up_s * 1e9)
         self._view: View | None = None
         self._relay: Relay | None = None
         self._is_closed = False
@@ -118,7 +121,7 @@ class DirectRanks:
     def _started(self, telemetry: Telemetry) -> Relay:
         """Begin to watch. The first ranks find nobody here and go by the router."""
         self._registry = self._registry or Registry(self._endpoints)
-        core = Binding(spill_floor_ns=self._spill_floor_ns)
+        core = Binding(spill_floor_ns=self._spill_floor_ns, warm_up_ns=self._warm_up_ns)
         rankers = Rankers(ChannelPool(telemetry))
         view = View(core, rankers, telemetry, suspect_timeout_s=self._suspect_timeout_s, changed=lambda: None)
         Discovery(self._registry, view.driver.feed, is_whole=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import groupby
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relaygr.domain.instance import InstanceState
-from relaygr.domain.slots import SLOTS
+from relaygr.domain.slots import SLOTS, slot_of
 from services.router.core.binding import Binding, Branch
 from services.router.core.events import (
     CallFailed,
@@ -39,6 +40,7 @@ class Twins:
 
     def __init__(self, seed):
         options = {"spill_floor_ns": 5 * MS, "pins_max": 16, "calls_max": 64, "members_max": 14, "tables_max": 2}
+        options["warm_up_ns"] = 100 * MS
         self.chance = random.Random(seed)
         self.quick, self.walking = Binding(**options), WalkingBinding(**options)
         self.cores = [self.quick, self.walking]
@@ -130,6 +132,43 @@ class Twins:
 @given(st.integers(0, 2**32))
 def test_every_choice_is_that_of_a_walk_over_all_instances(seed):
     Twins(seed).live(400)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_while_instances_join_and_drain_a_draining_one_admits_nobody_and_keeps_its_tickets(seed):
+    twins = Twins(seed)
+    for _ in range(60):
+        twins.live(5)
+        core, user = twins.quick, subject(twins.chance.randrange(60))
+        members = [member for member in core.members if member.model_key == core.default_model()]
+        found = core.resolve(user, will_admit=True, window_ns=500 * MS, now_ns=twins.now_ns)
+        if any(member.is_ready and member.is_usable for member in members):
+            assert found.record.state is InstanceState.READY
+        for member in members:
+            kept = core.route_rank(user, ticket_for(member.record), (), twins.now_ns)
+            assert (kept.branch is Branch.TICKET) == member.is_usable
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 3))
+def test_during_a_join_a_user_moves_once_at_most_and_only_to_the_joiners(seed, fleet, joiners):
+    chance, core = random.Random(seed), Binding(warm_up_ns=100 * MS)
+    names = [f"i{number}" for number in range(fleet + joiners)]
+    core.handle(Listed(tuple(record(name) for name in names[:fleet])), 0)
+    users = [subject(chance.random()) for _ in range(60)]
+    core.handle(TableRead(MODEL.key, next_table(None, core.weights(MODEL.key))), 0)
+    places = [[core.resolve(user, now_ns=0).record.instance_id for user in users]]
+    for name in names[fleet:]:
+        core.handle(Registered(record(name)), 0)
+    core.handle(TableRead(MODEL.key, next_table(core.table(MODEL.key), core.weights(MODEL.key))), 0)
+    times_ns = range(0, 101 * MS, 10 * MS)
+    places += [[core.resolve(user, now_ns=now_ns).record.instance_id for user in users] for now_ns in times_ns]
+    owners = core.table(MODEL.key).owners
+    for user, *seen in zip(users, *places, strict=True):
+        stays = [name for name, _ in groupby(seen)]
+        assert len(stays) <= 2 and set(stays[1:]) <= set(names[fleet:])
+        assert stays[-1] == owners[slot_of(user.user)]
 
 
 def test_such_a_history_takes_every_branch():

@@ -32,6 +32,7 @@ from relaygr.domain.slots import slot_of
 from services.router.core.able import Able
 from services.router.core.effects import ChangeMembers, Effect, ForgetPeer, PinUser
 from services.router.core.events import Event, PinDropped, PinRead, TableRead, UserPlaced
+from services.router.core.handover import Handovers
 from services.router.core.load import LoadView
 from services.router.core.membership import Member, Membership
 from services.router.core.orders import SlotOrders
@@ -101,6 +102,7 @@ class Binding:
         members_max: instances kept.
         calls_max: calls tracked for load.
         tables_max: slot tables kept, one a model.
+        warm_up_ns: how long a slot takes to move to another owner while the one before is there; 0: no time.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Binding:
         members_max: int = 1024,
         calls_max: int = 8192,
         tables_max: int = 32,
+        warm_up_ns: int = 0,
     ) -> None:
         self.members = Membership(members_max=members_max)
         self.load = LoadView(calls_max=calls_max, instances_max=members_max)
@@ -120,6 +123,7 @@ class Binding:
         self._tables_max = tables_max
         self._tables: dict[str, SlotTable] = {}
         self._default_tables: dict[str, tuple[str, ...]] = {}
+        self._handovers = Handovers(warm_up_ns=warm_up_ns)
         self._able = Able(self.members)
         self._orders: dict[str, SlotOrders] = {}
         self._stale_orders: set[str] = set()
@@ -128,7 +132,7 @@ class Binding:
         """Take one event."""
         match event:
             case TableRead(model_key, table):
-                self._set_table(model_key, table)
+                self._set_table(model_key, table, now_ns)
                 return []
             case PinRead(user_hash, instance_id, epoch, expires_ns):
                 if expires_ns > now_ns:
@@ -282,16 +286,19 @@ class Binding:
         if pin is not None and self._is_there(pin.instance_id, pin.epoch, model_key):
             return pin.instance_id, Branch.PIN
         place = self.recent.get(subject.user_hash, now_ns)
-        if place is not None and self._is_there(place.instance_id, place.epoch, model_key):
+        if place is not None and self._is_there(place.instance_id, place.epoch, model_key, is_ready=True):
             return place.instance_id, Branch.RECENT
+        before = self._handovers.holder(model_key, slot, subject.user, now_ns)
+        if before is not None and before in self._able.of(model_key):
+            return before, Branch.SLOT
         return self._owners(model_key)[slot], Branch.SLOT
 
-    def _is_there(self, instance_id: str, epoch: int, model_key: str) -> bool:
-        """True when the same boot of an instance serves the model and can be reached."""
+    def _is_there(self, instance_id: str, epoch: int, model_key: str, *, is_ready: bool = False) -> bool:
+        """True when the same boot of an instance serves the model, can be reached and, if asked, takes new users."""
         member = self.members.get(instance_id)
         if member is None or member.record.epoch != epoch or member.model_key != model_key:
             return False
-        return member.is_usable
+        return member.is_usable and (member.is_ready or not is_ready)
 
     def _spill_to(self, named: str, able: Mapping[str, Member], model_key: str, slot: int, now_ns: int) -> str | None:
         """The next instance with room when the named one has more than its bound."""
@@ -329,14 +336,18 @@ class Binding:
             orders.renew({record.instance_id: record.device_budget_bytes for record in of_model})
         return orders.walk(slot)
 
-    def _set_table(self, model_key: str, table: SlotTable | None) -> None:
-        self._tables.pop(model_key, None)
+    def _set_table(self, model_key: str, table: SlotTable | None, now_ns: int) -> None:
+        before = self._tables.pop(model_key, None)
         if table is None:
+            self._handovers.drop(model_key)
             return
+        if before is not None:
+            self._handovers.begin(model_key, before.owners, table.owners, now_ns)
         if len(self._tables) >= self._tables_max:
             served = set(self.models())
             unserved = [key for key in self._tables if key not in served] or list(self._tables)
             del self._tables[unserved[0]]
+            self._handovers.drop(unserved[0])
         self._tables[model_key] = table
 
     def _settle(self, effects: list[Effect]) -> list[Effect]:
