@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.load.hops import cpu_of
 from bench.router.choices import MODEL, record_of, rss_of_mib, say
 from bench.router.hop import ROUTER_RANK, unread
 from demo.cluster import free_addresses, is_serving
@@ -56,7 +57,8 @@ async def measured_for_real(given: argparse.Namespace) -> dict[str, Any]:
             try:
                 records = [record_of(number, address=addresses["stub"]) for number in range(max(given.instances))]
                 await _register(addresses["etcd"], records)
-                return await _Run(given, pool, addresses, records, supervisor.pid("router")).measured()
+                pids = {name: supervisor.pid(name) for name in ("router", "hop", "stub")}
+                return await _Run(given, pool, addresses, records, pids).measured()
             finally:
                 await pool.close()
                 telemetry.shutdown()
@@ -105,28 +107,29 @@ class _Run:
         pool: ChannelPool,
         addresses: dict[str, str],
         records: Sequence[InstanceRecord],
-        router_pid: int,
+        pids: dict[str, int],
     ) -> None:
         self._given = given
         self._records = records
-        self._pid = router_pid
+        self._pids = pids
         calls = {name: pool.get(addresses[name]).unary_unary(ROUTER_RANK, unread, unread) for name in ("hop", "router")}
         self._ranks: dict[str, Call] = {name: _with_timeout(call) for name, call in calls.items()}
         self._resolve = _with_timeout(pool.get(addresses["router"]).unary_unary(RESOLVE, unread, unread))
         self._alone_ms: dict[str, list[float]] = {"hop": [], "router": []}
         self._rates: dict[str, list[float]] = {"hop": [], "router": []}
+        self._cpu_us: dict[str, list[float]] = {"hop": [], "router": []}
         self._resolve_rates: list[float] = []
 
     async def measured(self) -> dict[str, Any]:
         """All users, and what they saw."""
-        first_mib, tenth_mib = rss_of_mib(self._pid), 0.0
+        first_mib, tenth_mib = rss_of_mib(self._pids["router"]), 0.0
         for block, first in enumerate(range(0, self._given.calls, _BLOCK)):
             users = range(first, min(first + _BLOCK, self._given.calls))
             await self._block(users, ("hop", "router") if block % 2 else ("router", "hop"))
             if not tenth_mib and users.stop >= self._given.calls // 10:
-                tenth_mib = rss_of_mib(self._pid)
+                tenth_mib = rss_of_mib(self._pids["router"])
         line = self._summed()
-        line["router_rss_mib"] = {"start": first_mib, "tenth": tenth_mib, "end": rss_of_mib(self._pid)}
+        line["router_rss_mib"] = {"start": first_mib, "tenth": tenth_mib, "end": rss_of_mib(self._pids["router"])}
         say(f"router with {len(self._records)} instances, {self._given.calls} users: {line}")
         return line
 
@@ -141,9 +144,11 @@ class _Run:
                 began_s = time.perf_counter()
                 await self._ranks[name](request)
                 self._alone_ms[name].append((time.perf_counter() - began_s) * 1e3)
-            began_s = time.perf_counter()
+            pid = {name: self._pids[name]}
+            before_s, began_s = cpu_of(pid)[name], time.perf_counter()
             await self._all(self._ranks[name], ranks)
             self._rates[name].append(len(ranks) / (time.perf_counter() - began_s))
+            self._cpu_us[name].append(1e6 * (cpu_of(pid)[name] - before_s) / len(ranks))
 
     async def _all(self, call: Call, requests: Sequence[bytes]) -> None:
         """As many at a time as asked for."""
@@ -165,6 +170,7 @@ class _Run:
             "p50_ms": p50_ms,
             "p99_ms": {name: round(_percentile(seen, 99), 3) for name, seen in self._alone_ms.items()},
             "rate_hz": rate_hz,
+            "cpu_us_a_call": {name: round(statistics.median(seen), 1) for name, seen in self._cpu_us.items()},
             "resolve_rate_hz": round(statistics.median(self._resolve_rates)),
             "added_p50_ms": round(p50_ms["router"] - p50_ms["hop"], 3),
             "rate_ratio": round(statistics.median(ratios), 3),
