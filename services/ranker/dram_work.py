@@ -203,9 +203,9 @@ class DramWork:
             step = next_step("nothing now: psi is computed; report it with the traceback")
             LOG.exception("reload failed", extra=step)
         finally:
+            self._report(ev.ReloadEnded(effect.job_id, is_ok))
             if job is not None and job.found is not None:
                 self._unpin(job.found)
-            self._report(ev.ReloadEnded(effect.job_id, is_ok))
 
     async def _load(self, dram: DramTier, found: Found, page_ids: tuple[int, ...]) -> bool:
         """From the DRAM tier into the arena; true once all of it is there."""

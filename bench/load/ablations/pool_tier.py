@@ -40,6 +40,8 @@ class PoolFound:
     length_bytes: int
     producer_traceparent: str
     content_digest: bytes = field(repr=False)
+    is_spent: bool = True
+    """There is nothing to let go of."""
 
 
 class PoolTier:
