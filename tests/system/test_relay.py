@@ -68,11 +68,11 @@ async def test_psi_that_left_the_device_comes_back_from_dram(cluster):
     async with client_of(cluster) as client:
 
         async def reloaded() -> bool:
-            # More users than the device holds, again and again: whoever returns was evicted.
+            # More users than the device holds, again and again: some stay there, whoever else returns was evicted.
             for user in range(USERS // 2):
                 _, ranking = await relay_once(client, user, wait_s=0.03)
                 found.append(ranking)
-            return found[-1].tier == "DRAM"
+            return any(one.tier == "DRAM" for one in found[-(USERS // 2) :])
 
         await until(reloaded, "a psi is reloaded", timeout_s=30.0)
     assert max(one.score_difference for one in found) <= SCORE_DIFFERENCE_MOST
