@@ -75,6 +75,9 @@ unit: $(INSTALLED) generated $(BACKENDS) ## cores, their scenarios, and pure cod
 property: $(INSTALLED) generated ## random histories against the cores' invariants
 	$(call pytest,property,tests/property)
 
+tiers-exact: $(INSTALLED) generated ## both tiers at length: thirty times the worlds of `make property`, and bugs that are rarely met
+	$(call pytest,tiers-exact,tests/property/test_tiers.py tests/property/test_tiers_can_fail.py --hypothesis-profile tiers-exact)
+
 contract: $(INSTALLED) generated ## each service behind real gRPC, and what stands in for its peers
 	$(call pytest,contract,tests/contract tests/ops/test_healthcheck.py)
 
@@ -194,5 +197,5 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-router bench-tracing tier-bench tier-soak tier-history imports types unit property contract model exact system \
-  compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
+  bench-router bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
+  contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
