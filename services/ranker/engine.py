@@ -26,21 +26,14 @@ from relaygr.runtime.logs import next_step
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
+from services.ranker.core.jobs import placed_by_ns, rank_job
 from services.ranker.core.residency import Residency
-from services.ranker.core.schedule import Job, JobClass, Queues
+from services.ranker.core.schedule import Queues
 from services.ranker.prefix import Prefix
 from services.ranker.production import Productions
 from services.ranker.work import Suffix, rank
 
 LOG = logging.getLogger(__name__)
-
-HAND_OVER_NS = 4_000_000
-HAND_OVER_SHARE = 10
-"""A tenth of a rank's time, at least 4 ms, is kept back when it is decided how long it may wait
-for psi: the timer's delay, the way to the device thread and back, and the reply are no part
-of the cost model."""
-RANK_JOB = 1
-"""Rank jobs take odd ids at the executor, productions even ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +196,8 @@ class Engine:
         placed: asyncio.Future[fx.RankOnPsi | fx.RankInFull] = self._loop.create_future()
         self._placements[rank_id] = placed
         suffix_tokens = work.suffix.causal_tokens + len(work.suffix.candidates)
-        left_ns = work.deadline_ns - time.monotonic_ns()
-        placed_by_ns = work.deadline_ns - max(HAND_OVER_NS, left_ns // HAND_OVER_SHARE)
-        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, placed_by_ns, suffix_tokens)
+        by_ns = placed_by_ns(work.deadline_ns, time.monotonic_ns())
+        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, by_ns, suffix_tokens)
         try:
             self.feed(asked)
             if placed.done():
@@ -233,9 +225,7 @@ class Engine:
         covered = psi.token_count if psi is not None else 0
         rest = work.prefix.tokens - covered + work.suffix.causal_tokens
         candidates = len(work.suffix.candidates)
-        job_class = JobClass.RANK if psi is not None else JobClass.FULL
-        expected_ns = self._cost.rank_ns(candidates, rest, covered)
-        job = Job(2 * rank_id + RANK_JOB, job_class, work.deadline_ns, expected_ns, droppable=True)
+        job = rank_job(self._cost, rank_id, candidates, rest, covered, work.deadline_ns)
         ended: asyncio.Future[Outcome] = self._loop.create_future()
 
         def on_end(outcome: Outcome) -> None:

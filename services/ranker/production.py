@@ -29,19 +29,14 @@ from relaygr.telemetry import Telemetry, context_of, names
 from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
-from services.ranker.core.schedule import Job, JobClass
+from services.ranker.core.jobs import TELL_NS, production_job, production_job_id
+from services.ranker.core.schedule import JobClass
 from services.ranker.dram_work import DramWork, Feed
 from services.ranker.metrics import RankerMetrics
 from services.ranker.prefix import Prefix
 from services.ranker.work import Chunk, produce
 
 LOG = logging.getLogger(__name__)
-
-APPEND_TOKENS_MAX = 64
-"""New tokens up to which an append is short: about what a returning user brings, and less than a rank's candidates."""
-TELL_NS = 8_000_000
-"""Least time between two reports of a production's progress, since each wakes the event loop. A rank that overtakes
-it goes on from the latest that was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +145,11 @@ class Productions:
                 self._compute(effect)
             case fx.CancelProduction(job_id):
                 self.dram_work.cancel(job_id)
-                self._executor.cancel(2 * job_id)
+                self._executor.cancel(production_job_id(job_id))
             case fx.PromoteProduction(job_id, deadline_ns):
-                self._executor.promote(2 * job_id, JobClass.JOINED, deadline_ns)
+                self._executor.promote(production_job_id(job_id), JobClass.JOINED, deadline_ns)
             case fx.DemoteProduction(job_id):
-                self._executor.demote(2 * job_id)
+                self._executor.demote(production_job_id(job_id))
             case fx.StartSpill():
                 self.dram_work.spill(effect)
             case _:
@@ -189,11 +184,7 @@ class Productions:
         if source is None:
             self._report(ev.ProductionFailed(effect.job_id, "history no longer at hand"))
             return
-        new_tokens = effect.to_tokens - effect.from_tokens
-        expected_ns = self._cost.extend_ns(new_tokens, effect.from_tokens)
-        is_short = effect.from_tokens and new_tokens <= APPEND_TOKENS_MAX
-        job_class = JobClass.APPEND if is_short else JobClass.PRE_INFER
-        job = Job(2 * effect.job_id, job_class, effect.deadline_ns, expected_ns, droppable=True)
+        job = production_job(self._cost, effect)
         run = _Run(effect, self._start_span(effect, source), time.time_ns())
         psi = PageView(self._arena, effect.page_ids, effect.from_tokens)
         work = produce(

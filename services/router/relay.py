@@ -27,15 +27,10 @@ from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers, queues_of
 from services.router.core.binding import Binding, Branch, Placement, Refusal, Subject, TicketRef
 from services.router.core.events import CallFailed, Event, FenceReason
+from services.router.core.patience import ATTEMPTS_MAX, CHECK_AT, LEAVE_AT, expected_rank_ns
 from services.router.metrics import RouterMetrics
 
 Response = TypeVar("Response")
-
-ATTEMPTS_MAX = 3
-CHECK_AT = 0.5
-"""Share of the time left after which a silent instance's health is checked."""
-LEAVE_AT = 0.6
-"""Share of the time left after which a silent instance is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +198,8 @@ class Relay:
         has_psi: bool,
     ) -> ranker_pb2.RankResponse:
         began_ns = self._clock()
-        expected_ns = _expected_rank_ns(record, request, has_psi=has_psi)
+        behaviours, delta_tokens = request.history.cut.behaviour_count, request.delta.count + request.cross.count
+        expected_ns = expected_rank_ns(record, behaviours, delta_tokens, request.candidates.count, has_psi=has_psi)
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
         queues = None
         watch = _Watch(partial(self._is_silent, record, other, timeout_s, began_ns))
@@ -296,13 +292,3 @@ def _declined(refusal: Refusal) -> ranker_pb2.PreInferResponse:
         Refusal.UNREACHABLE: ranker_pb2.DECLINE_REASON_UNREACHABLE,
     }[refusal]
     return ranker_pb2.PreInferResponse(acceptance=ranker_pb2.ACCEPTANCE_DECLINED, reason=reason)
-
-
-def _expected_rank_ns(record: InstanceRecord, request: ranker_pb2.RankRequest, *, has_psi: bool) -> int:
-    """Device time that a rank will probably take, for the view of load only."""
-    limits = record.limits
-    # The counts are the caller's and unchecked; beyond the model's limits the ranker refuses them.
-    prefix_tokens = min(request.history.cut.behaviour_count, limits.window_behaviours_max) + 1
-    delta_tokens = min(request.delta.count + request.cross.count, limits.delta_behaviours_max)
-    predict = record.cost.rank_ns if has_psi else record.cost.full_ns
-    return predict(min(request.candidates.count, limits.candidates_max), delta_tokens, prefix_tokens)

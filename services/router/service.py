@@ -22,6 +22,7 @@ from services.router.core.ended import EndedTickets
 from services.router.core.events import UserPlaced
 from services.router.core.load import Queues
 from services.router.core.pins import WINDOW_NS_MAX
+from services.router.core.placing import user_placed
 from services.router.relay import Relay
 
 
@@ -100,15 +101,12 @@ class RouterService(RouterServiceServicer):
         """What a placement that will be admitted brings; None for another."""
         if not request.will_admit:
             return None
-        # Who was here lately brings an append, which is next to nothing.
-        is_new = placement.branch in (Branch.SLOT, Branch.LIGHTER)
-        return UserPlaced(
+        return user_placed(
+            placement,
             subject.user_hash,
-            placement.record.instance_id,
-            placement.record.epoch,
-            production_ns=max(0, request.expected_ns - request.rank_on_psi_ns) if is_new else 0,
-            rank_ns=request.rank_on_psi_ns,
-            window_ns=min(request.window_ns, WINDOW_NS_MAX),
+            expected_ns=request.expected_ns,
+            rank_on_psi_ns=request.rank_on_psi_ns,
+            window_ns=request.window_ns,
         )
 
     async def PreInfer(

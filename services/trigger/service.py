@@ -113,7 +113,7 @@ class TriggerService(TriggerServiceServicer):
             demand = demand_of(arrival, behaviours, seen.instance.cost.candidates_typical)
             assessment = self._admission.foresee(demand, seen.instance)
             expected_ns, rank_on_psi_ns = assessment.full_ns, assessment.rank_on_psi_ns
-            will_admit = assessment.is_at_risk and behaviours > 0
+            will_admit = self._admission.would_admit(demand, assessment)
         binding = await self._router.resolve(
             arrival.user,
             expected_ns=expected_ns,

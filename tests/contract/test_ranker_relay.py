@@ -11,7 +11,7 @@ import pytest
 from relaygr.behaviours.columns import Behaviours
 from relaygr.telemetry import names
 from relaygr.v1 import common_pb2, ranker_pb2
-from services.ranker.production import APPEND_TOKENS_MAX
+from services.ranker.core.jobs import APPEND_TOKENS_MAX
 from tests.contract.ranker_world import World, history, model_dir, ranker_world, world
 
 __all__ = ["model_dir", "world"]

@@ -128,6 +128,11 @@ class Admission:
         account = self._accounts.get((instance.instance_id, instance.epoch))
         return self._assess(demand, instance, account or Account(0))
 
+    @staticmethod
+    def would_admit(demand: Demand, assessment: Assessment) -> bool:
+        """Whether it would be admitted while no bound is met: what the router is told before it places the user."""
+        return assessment.is_at_risk and demand.prefix_tokens > 1
+
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         """Take one event and say what should be done."""
         ended = self.expire(now_ns)

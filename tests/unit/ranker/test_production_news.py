@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from services.ranker.production import TELL_NS, _Run
+from services.ranker.core.jobs import TELL_NS
+from services.ranker.production import _Run
 from services.ranker.work import Chunk
 
 WHOLE = 1024
