@@ -28,13 +28,18 @@ def placed_by_ns(deadline_ns: int, now_ns: int) -> int:
     return deadline_ns - max(HAND_OVER_NS, (deadline_ns - now_ns) // HAND_OVER_SHARE)
 
 
+def rank_job_id(rank_id: int) -> int:
+    """At the device, of a rank."""
+    return 2 * rank_id + _RANK_JOB
+
+
 def rank_job(
     cost: CostModel, rank_id: int, candidates: int, rest_tokens: int, psi_tokens: int, deadline_ns: int
 ) -> Job:
     """A rank on `psi_tokens` of psi, 0 for one in full; `rest_tokens` of the history and the delta come on top."""
     job_class = JobClass.RANK if psi_tokens else JobClass.FULL
     expected_ns = cost.rank_ns(candidates, rest_tokens, psi_tokens)
-    return Job(2 * rank_id + _RANK_JOB, job_class, deadline_ns, expected_ns, droppable=True)
+    return Job(rank_job_id(rank_id), job_class, deadline_ns, expected_ns, droppable=True)
 
 
 def production_job_id(job_id: int) -> int:
