@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from sim.cluster import Cluster
+from sim.faults import Faults, drawn
 from sim.settings import Settings
 
 
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = settings_of(arguments)
     begun = time.perf_counter()
     cluster = Cluster(settings)
+    if settings.has_faults:
+        Faults(cluster, drawn(settings, cluster.kernel.chance("faults")))
     cluster.run()
     took_s = time.perf_counter() - begun
     line = outcome_of(cluster) | {"took_s": round(took_s, 2), "events_per_s": round(cluster.kernel.events / took_s)}
@@ -34,6 +37,7 @@ def settings_of(arguments: list[str] | None) -> Settings:
     parser.add_argument("--triggers", type=int, default=1)
     parser.add_argument("--routers", type=int, default=1)
     parser.add_argument("--checks", choices=("full", "some"), default="full")
+    parser.add_argument("--faults", action="store_true", help="things go wrong, drawn from the seed")
     given = parser.parse_args(arguments)
     return Settings(
         seed=given.seed,
@@ -43,6 +47,7 @@ def settings_of(arguments: list[str] | None) -> Settings:
         triggers=given.triggers,
         routers=given.routers,
         checks=given.checks,
+        has_faults=given.faults,
     )
 
 

@@ -72,12 +72,12 @@ class Cluster:
         self.kernel.run(self.kernel.now_ns + REST_NS)
         self.checks.all_now()
         demand(self.client.open == 0, "I6", f"{self.client.open} requests were never answered")
-        for process in self._living():
+        for process in self.living():
             demand(getattr(process, "is_idle", True), "I7", f"{process.name} has not come to rest")
-        for ranker in self.rankers.values():
+        for ranker in (one for one in self.rankers.values() if one.is_alive):
             left = ranker.core.snapshot().open_tickets
             demand(left == 0, "I7", f"{ranker.name} holds {left} tickets")
-        for expander in self.expanders.values():
+        for expander in (one for one in self.expanders.values() if one.is_alive):
             seen = expander.core.occupancy()
             left = seen.pins + seen.staging_blocks + seen.quarantined_blocks + seen.doomed_blocks
             demand(left == 0, "I7", f"{expander.name} has not let go: {seen}")
@@ -220,13 +220,14 @@ class Cluster:
         skew_ns = int(self._clocks.gauss(0.0, self.settings.skew_ns))
         return {"offset_ns": self._clocks.randrange(1, 1000) * SECOND, "skew_ns": skew_ns}
 
-    def _living(self) -> Iterator[Process]:
+    def living(self) -> Iterator[Process]:
+        """All processes that are alive, but clients and etcd."""
         for group in (self.rankers, self.expanders, self.routers, self.triggers):
             yield from (process for process in group.values() if process.is_alive)
 
     def _machines(self) -> list[Checked]:
         found: list[Checked] = []
-        for process in self._living():
+        for process in self.living():
             found.append(process.core)  # type: ignore[attr-defined]
             if isinstance(process, Ranker):
                 found.append(process.device.schedule)

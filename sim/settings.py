@@ -16,6 +16,7 @@ from services.trigger.core.admission import AdmissionRules
 from sim.kernel import MS, SECOND
 
 MIB = 1 << 20
+LIMITS = ModelLimits(4096, 1024, 512, 2048)
 
 
 def model_of(version: str) -> ModelIdentity:
@@ -44,7 +45,7 @@ class Settings:
     """None: the profile's."""
     profile: Profile = field(default_factory=lambda: load_profile("default"))
     cost: CostModel = COST
-    limits: ModelLimits = ModelLimits(4096, 1024, 512, 2048)
+    limits: ModelLimits = LIMITS
     device_budget_bytes: int = 256 * MIB
     dram_budget_bytes: int = 2048 * MIB
     """Of each host."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from relaygr.domain.identity import UserKey
 from sim.checks import demand
 from sim.kernel import MS, Kernel
 from sim.messages import Asked, RankAnswer, Request, Ticket
@@ -16,6 +17,8 @@ from sim.population import Population
 from sim.record import Record
 from sim.settings import Settings
 
+ABANDON_SHARE = 0.02
+"""Of the requests, where things go wrong."""
 SLACK_NS = 5 * MS
 """An answer may be so much later than the deadline: the way back."""
 
@@ -34,7 +37,10 @@ class Client(Process):
         self._triggers = [f"trigger-{number}" for number in range(settings.triggers)]
         self._routers = [f"router-{number}" for number in range(settings.routers)]
         self._deadlines = Deadlines(self, self._rank_late)
+        self._random = kernel.chance("client")
+        self._abandon_share = ABANDON_SHARE if settings.has_faults else 0.0
         self.open = 0
+        self.last_user: UserKey | None = None
         self.unanswered = 0
         """Ranks whose client gave up: nobody answered in time."""
 
@@ -82,6 +88,7 @@ class Client(Process):
     def _arrive(self, request: Request) -> None:
         self._plan()
         self.open += 1
+        self.last_user = request.subject.user
         self.kernel.at(request.due_ns, self._rank, request)
         call = Asked(self, request, 0)
         name = self._triggers[request.index % len(self._triggers)]
@@ -92,11 +99,25 @@ class Client(Process):
         call.about.decision = "NO_TRIGGER"
 
     def _rank(self, request: Request) -> None:
+        if self._abandon_share and self._random.random() < self._abandon_share:
+            self._abandon(request)
+            return
         timeout_ns = self._settings.rank_timeout_ns
         call = Asked(self, request, self.kernel.now_ns + timeout_ns, number=request.index)
         request.is_ranking = True
         self._deadlines.add(call.deadline_ns + SLACK_NS, call)
         self._network.call(self, self._router_of(call), "rank", self._no_router, call, timeout_ns)
+
+    def _abandon(self, request: Request) -> None:
+        """The user left: the reservation is given back."""
+        request.is_ranking = True
+        self.open -= 1
+        if request.ticket is not None:
+            router = self._routers[request.index % len(self._routers)]
+            self._network.call(self, router, "release", self._no_release, request.ticket)
+
+    def _no_release(self, *_: Any) -> None:
+        """It ends with its window."""
 
     def _router_of(self, call: Asked) -> str:
         return self._routers[call.number % len(self._routers)]

@@ -69,6 +69,8 @@ class Registry(Process):
             self._tell_all(Registered(record))
         if is_new and kind == "trigger":
             self._count_triggers()
+        if isinstance(source, Router) and self._watchers.get(source.name) is not source:
+            self.watch(source)
 
     def withdraw(self, source: Process) -> None:
         """Leave in order."""
