@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from sim.cluster import Cluster
-from sim.faults import Faults, drawn
+from sim.run import run
 from sim.settings import Settings
 
 
@@ -17,12 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and print."""
     settings = settings_of(arguments)
     begun = time.perf_counter()
-    cluster = Cluster(settings)
-    if settings.has_faults:
-        Faults(cluster, drawn(settings, cluster.kernel.chance("faults")))
-    cluster.run()
+    cluster = run(settings)
     took_s = time.perf_counter() - begun
     line = outcome_of(cluster) | {"took_s": round(took_s, 2), "events_per_s": round(cluster.kernel.events / took_s)}
+    for name, value in line.items():
+        print(f"{name:14} {value}", file=sys.stderr)
     print(json.dumps(line))
     return 0
 

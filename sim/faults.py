@@ -60,7 +60,7 @@ def drawn(settings: Settings, random: Random, kinds: Sequence[str] = KINDS) -> l
     faults = []
     at_ns = 0
     while (at_ns := at_ns + int(random.expovariate(1.0) * MEAN_PAUSE_NS)) < settings.seconds * SECOND:
-        lasts_ns = int(min(6.0, random.lognormvariate(-0.3, 1.0)) * SECOND)
+        lasts_ns = int(min(6.0, random.lognormvariate(-0.7, 1.3)) * SECOND)
         faults.append(Fault(at_ns, kinds[int(random.random() * len(kinds))], lasts_ns, random.random()))
     return faults
 

@@ -78,6 +78,7 @@ class Settings:
     resolve_timeout_ns: int = 50 * MS
     pre_infer_timeout_ns: int = 1 * SECOND
     heartbeat_ns: int = 500 * MS
+    owner_lapse_ns: int = 2 * SECOND
     dram_timeout_ns: int = 50 * MS
     rank_overhead_share: float = 0.1
     spill_floor_ns: int = 50 * MS
@@ -128,6 +129,7 @@ class Settings:
             pinned_blocks_max=max(1, count * 3 // 4),
             staging_blocks_max=max(1, count // 4),
             tenant_blocks_max=count,
+            owner_lapse_ns=self.owner_lapse_ns,
         )
 
     @property
