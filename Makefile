@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := run/test
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
-SOURCES := relaygr services trainer console demo bench scripts examples ops/docker tests setup.py
+SOURCES := relaygr services trainer console demo bench sim scripts examples ops/docker tests setup.py
 PROTOS := $(wildcard protos/relaygr/v1/*.proto)
 
 INSTALLED := $(VENV)/.installed
@@ -50,7 +50,7 @@ up: $(INSTALLED) $(WHEELS) generated ## start the same cluster and stay up; Ctrl
 ##@ Check
 test: $(INSTALLED) generated ## everything below but what needs docker or a browser, quickest first; ends with a count by kind
 	@rm -rf $(RESULTS)
-	@$(MAKE) lint imports unit types property contract model system
+	@$(MAKE) lint imports unit types property sim-test contract model system
 	@$(BIN)/python scripts/count_tests.py $(RESULTS)
 
 lint: $(INSTALLED) generated ## ruff, buf, clang-format, and generated files against their sources
@@ -87,6 +87,9 @@ model: $(INSTALLED) generated ## exactness: cached equals full
 exact: $(INSTALLED) generated ## exactness at length: ten times the examples and seeds of `make model`
 	$(call pytest,exact,tests/model --hypothesis-profile exact --timeout 1800)
 
+sim-test: $(INSTALLED) generated ## the simulator: seeds with faults, seeds that once failed, and bugs it must find
+	$(call pytest,sim,tests/sim)
+
 system: $(INSTALLED) generated ## the real services, a real etcd, and kill -9
 	$(call pytest,system,tests/system -m "not docker")
 
@@ -101,6 +104,16 @@ tier-history: $(INSTALLED) generated ## the DRAM tier with its entries damaged a
 
 console-test: $(INSTALLED) generated ## the console's page in a browser; needs chromium; ends with one JSON line
 	@$(BIN)/python scripts/console_test.py $(ARGS)
+
+##@ Simulate
+sim: $(INSTALLED) generated ## the cores under virtual time, with faults; SEED=7 ARGS="--instances 4 --seconds 30"; ends with one JSON line
+	@$(BIN)/python -m sim --seed $(or $(SEED),1) --faults $(ARGS)
+
+sim-many: $(INSTALLED) generated ## many small clusters with faults, fresh seeds; one that fails is printed and kept
+	@$(BIN)/python -m sim.many $(ARGS)
+
+sim-report: $(INSTALLED) generated ## sizes, losses and ablations under virtual time; ends with one JSON line
+	@$(BIN)/python -m sim.report $(ARGS)
 
 ##@ Measure
 bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 minutes, ends with one JSON line
@@ -199,3 +212,4 @@ endef
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
   bench-router bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
   contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
+.PHONY: sim sim-many sim-report sim-test

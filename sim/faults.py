@@ -7,7 +7,7 @@ Source: design, section 5; invariants I6, I7, I8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -81,11 +81,11 @@ class Faults:
             self.happened.append(fault.kind)
             getattr(self, f"_{fault.kind}")(fault)
 
-    def _later(self, fault: Fault, action: Callable[..., None], *arguments: object) -> None:
+    def _later(self, fault: Fault, action: Callable[..., object], *arguments: object) -> None:
         """What a fault ends with."""
         self._kernel.at(min(self._kernel.now_ns + fault.lasts_ns, self._end_ns), action, *arguments)
 
-    def _one(self, fault: Fault, group: dict[str, Process] | dict[str, Ranker], least: int) -> Process | None:
+    def _one(self, fault: Fault, group: Mapping[str, Process], least: int) -> Process | None:
         """Who is hit; nobody when too few would be left."""
         living = [process for process in group.values() if process.is_alive and not process.is_stopped]
         return living[int(fault.choice * len(living))] if len(living) > least else None
@@ -135,19 +135,19 @@ class Faults:
             self._later(fault, expander.go_on)
 
     def _router_crash(self, fault: Fault) -> None:
-        router = self._one(fault, dict(self._cluster.routers), 1)
+        router = self._one(fault, self._cluster.routers, 1)
         if router is not None:
             router.die()
             self._later(fault, self._cluster.start_router, router.name)
 
     def _router_stop(self, fault: Fault) -> None:
-        router = self._one(fault, dict(self._cluster.routers), 1)
+        router = self._one(fault, self._cluster.routers, 1)
         if router is not None:
             router.stop()
             self._later(fault, router.go_on)
 
     def _trigger_crash(self, fault: Fault) -> None:
-        trigger = self._one(fault, dict(self._cluster.triggers), 0)
+        trigger = self._one(fault, self._cluster.triggers, 0)
         if trigger is not None:
             trigger.die()
             self._later(fault, self._cluster.start_trigger, trigger.name)

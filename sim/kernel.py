@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-Action = Callable[..., None]
+Action = Callable[..., object]
 
 MS = 1_000_000
 SECOND = 1_000_000_000

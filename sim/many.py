@@ -11,11 +11,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import SystemRandom
 
+from sim.faults import KINDS
 from sim.run import run, small
 
 KEPT = Path(__file__).resolve().parent.parent / "tests" / "sim" / "seeds.txt"
@@ -46,10 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def fault_of(seed: int) -> tuple[int, str]:
+def fault_of(seed: int, kinds: Sequence[str] = KINDS) -> tuple[int, str]:
     """A seed and what went wrong with it; nothing when all held."""
     try:
-        run(small(seed))
+        run(small(seed), kinds)
     except Exception:
         # Whatever stops a core is a find: an assertion, but a KeyError, too.
         return seed, traceback.format_exc(limit=-6)

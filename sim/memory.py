@@ -24,6 +24,31 @@ class DeviceMemory:
     """Pages of one arena."""
 
     pages: dict[int, Content] = field(default_factory=dict)
+    _leased: dict[int, list[PsiKey]] = field(default_factory=dict)
+    """Pages that ranks may be reading, and as whose."""
+
+    def lease(self, page_ids: tuple[int, ...], key: PsiKey) -> None:
+        """A rank was given these pages."""
+        for page_id in page_ids:
+            self._leased.setdefault(page_id, []).append(key)
+
+    def let_go(self, page_ids: tuple[int, ...], key: PsiKey) -> None:
+        """It has ended."""
+        for page_id in page_ids:
+            keys = self._leased[page_id]
+            keys.remove(key)
+            if not keys:
+                del self._leased[page_id]
+
+    def claim(self, page_ids: tuple[int, ...], key: PsiKey) -> None:
+        """A production may write to these pages from now on.
+
+        Raises:
+            Violation: a rank may be reading them as another psi.
+        """
+        for page_id in page_ids:
+            others = [each for each in self._leased.get(page_id, ()) if each != key]
+            demand(not others, "I1", f"page {page_id} goes to {key} while {others} are read")
 
     def write(self, page_ids: tuple[int, ...], key: PsiKey, chain: LogChain, begin: int, end: int) -> None:
         """Tokens from `begin` to `end` have been computed or copied in."""

@@ -26,6 +26,10 @@ from sim.settings import Settings
 
 _STRIDE = 7_368_787
 """A prime, so that users taken in turn are spread over all there are."""
+SAME_UNTIL = 256
+"""A rewritten log stays as it was in these tokens: whole pages."""
+REWRITTEN_EVERY = 4
+"""Of the times that a user is taken anew, which happens where there are few."""
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 1 << 64
 
@@ -43,8 +47,8 @@ class Population:
         self._arrivals_s = arrival_times_s(self._traffic, settings.rate_hz, count, generator)
         chances = visit_chances(1.0 / (1.0 - self._traffic.return_share), self._traffic.visits_most)
         self._visits = list(accumulate(chances.tolist()))
-        self._returns: list[tuple[int, int, int, int, int]] = []
-        """Due time, user, visits so far, visits in all, tokens."""
+        self._returns: list[tuple[int, int, int, int, int, int]] = []
+        """Due time, user, visits so far, visits in all, tokens, rewrites."""
         self._normal = NormalDist()
         self._drawn = 0
         self.newcomers = 0
@@ -54,7 +58,7 @@ class Population:
         if self._drawn >= len(self._arrivals_s):
             return None
         at_ns = int(self._arrivals_s[self._drawn] * SECOND)
-        user, visit, tokens = self._visitor(at_ns)
+        user, visit, tokens, text = self._visitor(at_ns)
         stages = self._settings.profile.stages
         due_ns = at_ns + self._stage_ns(stages.retrieval_ms) + self._stage_ns(stages.pre_processing_ms)
         anchor = anchor_of(tokens - 1, self._settings.limits)
@@ -67,7 +71,7 @@ class Population:
             int(self._random.random() * (self._traffic.delta_most + 1)),
             self._traffic.candidates,
             visit,
-            LogChain(user, tokens - anchor),
+            LogChain(user, tokens - anchor, text, SAME_UNTIL),
             anchor,
         )
         self._drawn += 1
@@ -81,15 +85,18 @@ class Population:
         tokens = lengths.median_tokens * exp(lengths.spread * spread)
         return int(min(max(tokens, lengths.least_tokens), lengths.most_tokens))
 
-    def _visitor(self, at_ns: int) -> tuple[int, int, int]:
+    def _visitor(self, at_ns: int) -> tuple[int, int, int, int]:
+        """User, visits so far, tokens, and how often the log was rewritten."""
         traffic, draw = self._traffic, self._random.random
         if self._returns and self._returns[0][0] <= at_ns:
-            _, user, visit, wanted, tokens = heapq.heappop(self._returns)
+            _, user, visit, wanted, tokens, text = heapq.heappop(self._returns)
             is_one = traffic.append_mean <= 1
             grown = 1 if is_one else 1 + int(log(1.0 - draw()) / log(1.0 - 1.0 / traffic.append_mean))
             tokens += min(grown, traffic.append_most)
         else:
-            user, visit = (self.newcomers * _STRIDE) % self._settings.users, 0
+            times, place = divmod(self.newcomers, self._settings.users)
+            text = times // REWRITTEN_EVERY
+            user, visit = (place * _STRIDE) % self._settings.users, 0
             tokens = self.first_tokens(user)
             wanted = 1 + min(bisect(self._visits, draw()), len(self._visits) - 1)
             self.newcomers += 1
@@ -97,8 +104,8 @@ class Population:
             gap_s = traffic.return_gap_least_s + traffic.return_gap_s * exp(
                 traffic.return_gap_spread * self._random.gauss(0.0, 1.0)
             )
-            heapq.heappush(self._returns, (at_ns + int(gap_s * SECOND), user, visit + 1, wanted, tokens))
-        return user, visit, tokens
+            heapq.heappush(self._returns, (at_ns + int(gap_s * SECOND), user, visit + 1, wanted, tokens, text))
+        return user, visit, tokens, text
 
     def _stage_ns(self, mean_ms: float) -> int:
         spread = self._settings.profile.stages.spread

@@ -113,9 +113,7 @@ class PsiWatch:
                 for ticket_id in [one for one, held in self._tickets.items() if held.key.owner == owner]:
                     self.closed(ticket_id)
             case ev.RankEnded(rank_id):
-                ticket_id = self._ranks.pop(rank_id, None)
-                if ticket_id is not None:
-                    self.closed(ticket_id)
+                self.closed(self._ranks.pop(rank_id, ""))
             case ev.RankAbandoned(rank_id):
                 self._ranks.pop(rank_id, None)
             case ev.TicketReleased(ticket_id):

@@ -19,9 +19,15 @@ from sim.settings import MIB, Settings
 SMALL_LENGTHS = Lengths(median_tokens=1100, spread=0.5, most_tokens=2400, least_tokens=32)
 
 
-SMALL_PROFILE = replace(load_profile("default"), stages=Stages(retrieval_ms=150.0, pre_processing_ms=50.0, spread=1.0))
+_DEFAULT = load_profile("default")
+SMALL_PROFILE = replace(
+    _DEFAULT,
+    slo=replace(_DEFAULT.slo, rank_ms=30.0),
+    stages=Stages(retrieval_ms=150.0, pre_processing_ms=50.0, spread=1.0),
+    deployment=replace(_DEFAULT.deployment, footprint_share=0.9),
+)
 """Ranks come late, early, and after their windows."""
-SLOW_COPIES = replace(COST, reload_byte_ns=2.0)
+SLOW_COPIES = tuple(replace(COST, reload_byte_ns=each) for each in (2.0, 10.0, 40.0))
 """So that something happens while one is under way."""
 
 
@@ -34,15 +40,17 @@ def small(seed: int, *, has_faults: bool = True) -> Settings:
         rate_hz=(30.0, 60.0, 90.0)[seed // 4 % 3],
         seconds=4.0,
         profile=SMALL_PROFILE,
-        cost=SLOW_COPIES,
+        cost=SLOW_COPIES[seed % 3],
         triggers=1 + seed % 2,
         routers=1 + seed // 2 % 2,
         lengths=SMALL_LENGTHS,
+        users=6 + seed % 23,
+        direct_share=0.25,
         device_budget_bytes=(12, 24, 48)[seed // 12 % 3] * MIB,
         dram_budget_bytes=40 * MIB,
         has_faults=has_faults,
-        heartbeat_ns=200 * MS,
-        owner_lapse_ns=800 * MS,
+        heartbeat_ns=100 * MS,
+        owner_lapse_ns=400 * MS,
     )
 
 

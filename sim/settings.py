@@ -41,6 +41,8 @@ class Settings:
     instances_per_host: int = 4
     """They share an expander."""
     users: int = 10_000_000
+    direct_share: float = 0.0
+    """Of the requests, those whose caller asks for a rank without having announced it."""
     lengths: Lengths | None = None
     """None: the profile's."""
     profile: Profile = field(default_factory=lambda: load_profile("default"))

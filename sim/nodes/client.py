@@ -90,6 +90,9 @@ class Client(Process):
         self.open += 1
         self.last_user = request.subject.user
         self.kernel.at(request.due_ns, self._rank, request)
+        if self._settings.direct_share and self._random.random() < self._settings.direct_share:
+            request.decision = "DIRECT"
+            return
         call = Asked(self, request, 0)
         name = self._triggers[request.index % len(self._triggers)]
         self._network.call(self, name, "arrive", self._no_trigger, call)

@@ -303,8 +303,12 @@ class Ranker(Process):
 
     def _compute(self, effect: fx.StartCompute) -> None:
         self.psi.began(effect.job_id, effect.key, effect.to_tokens)
+        if self._checks.is_full:
+            self.memory.claim(effect.page_ids, effect.key)
         job = production_job(self.costs_alone, effect)
-        tokens, times, at = [], [], effect.from_tokens
+        tokens: list[int] = []
+        times: list[int] = []
+        at = effect.from_tokens
         factor = self.device.noise(self.true_cost.relative_error)
         while at < effect.to_tokens:
             end = min(effect.to_tokens, (at // self.settings.chunk_tokens + 1) * self.settings.chunk_tokens)
@@ -360,12 +364,15 @@ class Ranker(Process):
         chain, key = request.chain, self._key_of(request)
         covered = placement.tokens if isinstance(placement, fx.RankOnPsi) else 0
         if isinstance(placement, fx.RankOnPsi):
+            self.memory.lease(placement.page_ids, key)
             self.memory.read(placement.page_ids, key, chain, covered)
         rest = chain.tokens - covered + request.delta
         job = rank_job(self.costs_alone, rank_id, request.candidates, rest, covered, call.deadline_ns)
         took_ns = int(job.expected_ns * self.device.noise(self.true_cost.relative_error))
         task = Task(job, [max(1, took_ns)], self._ranked, (call, placement, chain))
         if not self.device.submit(task):
+            if isinstance(placement, fx.RankOnPsi):
+                self.memory.let_go(placement.page_ids, key)
             self.after(0, self.feed, ev.RankAbandoned(rank_id))
             self._refuse(call, "REFUSED")
 
@@ -378,10 +385,11 @@ class Ranker(Process):
     ) -> None:
         call, placement, chain = ranked
         request: Request = call.about
+        if isinstance(placement, fx.RankOnPsi):
+            self.memory.let_go(placement.page_ids, self._key_of(request))
+            # Until its end: a lease that ended early would let somebody else write.
+            self.memory.read(placement.page_ids, self._key_of(request), chain, placement.tokens)
         if is_done:
-            if isinstance(placement, fx.RankOnPsi):
-                # Until its end: a lease that ended early would let somebody else write.
-                self.memory.read(placement.page_ids, self._key_of(request), chain, placement.tokens)
             covered = placement.tokens if isinstance(placement, fx.RankOnPsi) else 0
             rest = chain.tokens - covered + request.delta
             expected_ns = self.costs_alone.rank_ns(request.candidates, rest, covered)

@@ -1,6 +1,5 @@
 """Bugs put into the cores on purpose: what the simulator must find. Each replaces one method."""
 
-from services.expander.core.entries import Entries
 from services.expander.core.stores import Stores
 from services.expander.core.tiering import Tiering
 from services.ranker.core.holding import Holding
@@ -8,6 +7,7 @@ from services.ranker.core.ranking import Ranking
 from services.router.core.binding import Binding
 from services.router.core.membership import Membership
 from services.trigger.core.admission import Admission
+from sim.faults import KINDS
 
 
 def footprint_not_counted(monkeypatch):
@@ -24,23 +24,13 @@ def footprint_not_counted(monkeypatch):
 
 
 def ticket_ends_twice(monkeypatch):
-    close = Admission._close
+    expire = Admission.expire
 
-    def again(self, ticket_id):
-        ended = close(self, ticket_id)
-        self._window_ends.append((self._window_ends[-1][0] if self._window_ends else 0, 0, ticket_id))
-        self._tickets[ticket_id] = again.last
-        self._accounts[again.last.account].open_bytes += again.last.psi_bytes
-        self._accounts[again.last.account].open_tickets += 1
-        self._window_ends.sort()
-        return ended
+    def again(self, now_ns):
+        ended = expire(self, now_ns)
+        return ended + ended
 
-    def remembering(self, ticket_id):
-        again.last = self._tickets[ticket_id]
-        return close(self, ticket_id) if ticket_id in seen else (seen.add(ticket_id), again(self, ticket_id))[1]
-
-    seen: set[str] = set()
-    monkeypatch.setattr(Admission, "_close", remembering)
+    monkeypatch.setattr(Admission, "expire", again)
 
 
 def fence_is_forgotten(monkeypatch):
@@ -89,25 +79,14 @@ def quarantine_is_skipped(monkeypatch):
     monkeypatch.setattr(Stores, "quarantine", Stores.discard)
 
 
-def pinned_entry_is_evicted(monkeypatch):
-    pin = Entries.pin
-
-    def still_idle(self, entry):
-        is_pinned = pin(self, entry)
-        if is_pinned and entry.pins == 1:
-            self._set_idle(entry)
-        return is_pinned
-
-    monkeypatch.setattr(Entries, "pin", still_idle)
-
-
-BUGS = (
-    footprint_not_counted,
-    ticket_ends_twice,
-    fence_is_forgotten,
-    epoch_is_ignored,
-    lease_ends_early,
-    ticketed_psi_is_evicted,
-    pin_is_kept,
-    quarantine_is_skipped,
+EVERY = (
+    (footprint_not_counted, KINDS),
+    (ticket_ends_twice, KINDS),
+    (fence_is_forgotten, ("crash",)),
+    (epoch_is_ignored, ("crash", "rolling_restart")),
+    (lease_ends_early, ("slow",)),
+    (ticketed_psi_is_evicted, KINDS),
+    (pin_is_kept, ("slow",)),
+    (quarantine_is_skipped, ("stop",)),
 )
+"""Two for each core, with the faults under which they matter."""
