@@ -5,10 +5,10 @@ Source: design, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
-from services.router.core.binding import Binding, Branch, Placement, Subject, TicketRef
+from bench.load.ablations.placement import LeastLoaded
+from services.router.core.binding import Binding, Branch, Subject
 from services.router.core.membership import Member
 from services.trigger.core.account import Account
 from services.trigger.core.admission import Admission
@@ -37,33 +37,6 @@ class AdmitEveryone(Admission):
         """Nothing bounds the footprint."""
 
 
-class NoAffinity(Binding):
-    """The two halves of a relay are placed each by itself, on the next instance in turn."""
-
-    def __init__(self, *, spill_floor_ns: int, members_max: int) -> None:
-        super().__init__(spill_floor_ns=spill_floor_ns, members_max=members_max)
-        self._turn = 0
-
-    def resolve(
-        self, subject: Subject, *, will_admit: bool = False, window_ns: int = 0, now_ns: int
-    ) -> Placement | None:
-        """The next in turn."""
-        return self._next(())
-
-    def route_rank(
-        self, subject: Subject, ticket: TicketRef | None, tried: Collection[str], now_ns: int
-    ) -> Placement | None:
-        """The next in turn, whatever the ticket says."""
-        return self._next(tried)
-
-    def _next(self, tried: Collection[str]) -> Placement | None:
-        able = self.candidates(None, tried)
-        if not able:
-            return None
-        self._turn += 1
-        return Placement(able[self._turn * 7919 % len(able)].record, Branch.SLOT)
-
-
 class NoBound(Binding):
     """Users stay with their slot's instance, however busy it is."""
 
@@ -78,4 +51,4 @@ def admission_of(ablation: str) -> type[Admission]:
 
 def binding_of(ablation: str) -> type[Binding]:
     """The routers' core."""
-    return {"no_affinity": NoAffinity, "no_bound": NoBound}.get(ablation, Binding)
+    return {"no_affinity": LeastLoaded, "no_bound": NoBound}.get(ablation, Binding)

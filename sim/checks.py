@@ -17,7 +17,7 @@ EVERY = 10_000
 
 
 class Violation(AssertionError):
-    """A rule of the design does not hold."""
+    """A rule of the design does not hold: its name there, and what was seen."""
 
 
 class Checked(Protocol):
@@ -71,10 +71,10 @@ class Checks:
 
 
 def demand(holds: bool, rule: str, text: str) -> None:
-    """Assert a rule by its name in the design.
+    """Assert a rule by its name in the design; not where the text is dear and asked for often.
 
     Raises:
         Violation: it does not hold.
     """
     if not holds:
-        raise Violation(f"{rule}: {text}")
+        raise Violation(rule, text)

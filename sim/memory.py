@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import PsiKey
 from sim.chains import LogChain
-from sim.checks import demand
+from sim.checks import Violation
 
 Content = tuple[PsiKey, int, int]
 """Whose, which text of the log, and how many tokens of the psi lie in and before this page."""
@@ -48,7 +48,8 @@ class DeviceMemory:
         """
         for page_id in page_ids:
             others = [each for each in self._leased.get(page_id, ()) if each != key]
-            demand(not others, "I1", f"page {page_id} goes to {key} while {others} are read")
+            if others:
+                raise Violation("I1", f"page {page_id} goes to {key} while {others} are read")
 
     def write(self, page_ids: tuple[int, ...], key: PsiKey, chain: LogChain, begin: int, end: int) -> None:
         """Tokens from `begin` to `end` have been computed or copied in."""
@@ -66,4 +67,5 @@ class DeviceMemory:
             upto = min(tokens, (place + 1) * PAGE_TOKENS)
             found = self.pages.get(page_ids[place])
             is_right = found is not None and found[0] == key and found[2] >= upto and found[1] == chain.text_at(upto)
-            demand(is_right, "I5", f"page {place} of {tokens} tokens of {chain} holds {found}")
+            if not is_right:
+                raise Violation("I5", f"page {place} of {tokens} tokens of {chain} holds {found}")

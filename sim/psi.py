@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from relaygr.domain.identity import PsiKey
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
-from sim.checks import demand
+from sim.checks import Violation
 from sim.messages import Ticket
 
 
@@ -82,7 +82,8 @@ class PsiWatch:
             Violation: another job works on the same key (I4).
         """
         other = self._producer.setdefault(key, job_id)
-        demand(other == job_id, "I4", f"{self._name}: jobs {other} and {job_id} both produce {key}")
+        if other != job_id:
+            raise Violation("I4", f"{self._name}: jobs {other} and {job_id} both produce {key}")
         self._jobs[job_id] = key, target_tokens
 
     def reloading(self, job_id: int, tokens: int) -> None:
@@ -140,7 +141,8 @@ class PsiWatch:
             held.was_ranked = True
             self.ranked += 1
             self.survived += is_on_psi
-        demand(is_on_psi or not held.is_complete, "I1", f"{self._name}: psi of {held.key} did not survive: {placement}")
+        if held.is_complete and not is_on_psi:
+            raise Violation("I1", f"{self._name}: psi of {held.key} did not survive: {placement}")
 
     @property
     def is_idle(self) -> bool:

@@ -13,6 +13,7 @@ from sim.messages import Request
 
 _STEP_NS = MS // 10
 _STEPS = 30_000
+_TENTH_NS = 100 * MS
 ON_PSI = ("DEVICE", "DRAM", "JOINED")
 
 
@@ -44,15 +45,15 @@ class Record:
         self.fallbacks: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.by_instance: Counter[str] = Counter()
-        self.by_second: dict[int, list[int]] = {}
-        """Requests and those that met both budgets, by the second of their arrival."""
+        self.by_tenth: dict[int, list[int]] = {}
+        """Requests and those that met both budgets, by the tenth of a second of their arrival."""
 
     def add(self, request: Request) -> None:
         """A request has ended."""
         self.requests += 1
         self.decisions[request.decision] += 1
-        second = self.by_second.setdefault(request.arrives_ns // 1_000_000_000, [0, 0])
-        second[0] += 1
+        tenth = self.by_tenth.setdefault(request.arrives_ns // _TENTH_NS, [0, 0])
+        tenth[0] += 1
         if request.error:
             self.errors[request.error] += 1
             return
@@ -60,7 +61,7 @@ class Record:
         rank_ns = request.rank_ns
         is_met = rank_ns <= self._rank_ns and request.ended_ns - request.arrives_ns <= self._end_to_end_ns
         self.met += is_met
-        second[1] += is_met
+        tenth[1] += is_met
         self._steps[min(_STEPS, -(-rank_ns // _STEP_NS))] += 1
         self.tiers[request.tier] += 1
         self.by_instance[request.instance_id] += 1

@@ -236,7 +236,7 @@ class Dram:
         if self._answers(attachment) and grant is not None and fetch.found is not None:
             written = attachment.expander.written.get(grant.generation, ())
             is_ok = attachment.expander.complete_load(self._ranker.name, attachment.index, fetch.found.pin_id)
-            if is_ok:
+            if is_ok and self._ranker.is_watched:
                 for place in range(-(-fetch.tokens // PAGE_TOKENS)):
                     self._ranker.memory.pages[fetch.page_ids[place]] = written[place]
             fetch.found = None
@@ -273,8 +273,9 @@ class Dram:
             return
         store.grant = grant
         attachment.copies += 1
-        pages = self._ranker.memory.pages
-        store.written = tuple(pages[page_id] for page_id in effect.page_ids)
+        if self._ranker.is_watched:
+            pages = self._ranker.memory.pages
+            store.written = tuple(pages[page_id] for page_id in effect.page_ids)
         cost = self._ranker.true_cost
         self._ranker.after(int(cost.reload_ns(effect.tokens) * self._ranker.copy_noise()), self._stored, store)
 

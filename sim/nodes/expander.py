@@ -16,7 +16,7 @@ from services.expander.core.effects import Effect, Found, LoadGrant, ProbeLock, 
 from services.expander.core.entries import Content
 from services.expander.core.events import LockProbed
 from services.expander.core.tiering import Tiering
-from sim.checks import Checks, demand
+from sim.checks import Checks, Violation
 from sim.kernel import Kernel
 from sim.memory import Content as Written
 from sim.nodes.process import Process, Timer
@@ -107,11 +107,7 @@ class Expander(Process):
             return None
         grant = self.core.prepare_store(index, key, tokens, digest, length_bytes, self.clock_ns())
         if isinstance(grant, StoreGrant):
-            for block in grant.blocks:
-                other = self._writers.get(block)
-                is_free = other is None or other is writer or not other.may_write()
-                demand(is_free, "I5", f"block {block} is given out while {other} may write into it")
-                self._writers[block] = writer
+            self._hold_writers(grant.blocks, writer)
         self._settled()
         return grant
 
@@ -119,18 +115,19 @@ class Expander(Process):
         self, owner: str, index: int, grant: StoreGrant, writer: Any, content: Content, written: tuple[Written, ...]
     ) -> bool:
         """The writer writes no more."""
-        for block in grant.blocks:
-            if self._writers.get(block) is writer:
-                del self._writers[block]
+        self.ended(grant.blocks, writer)
         if not self._is_current(owner, index):
             return False
-        self.written[grant.generation] = written
+        if written:
+            self.written[grant.generation] = written
         is_stored = self.core.complete_store(index, grant.store_id, True, content, self.clock_ns())
         self._settled()
         return is_stored
 
     def ended(self, blocks: tuple[int, ...], writer: Any) -> None:
-        """A writer gave up without saying so to the core; it writes no more."""
+        """A writer writes no more, whether it says so to the core or not."""
+        if not self._checks.is_full:
+            return
         for block in blocks:
             if self._writers.get(block) is writer:
                 del self._writers[block]
@@ -140,6 +137,15 @@ class Expander(Process):
         count = self.core.evict(user, self.clock_ns())
         self._settled()
         return count
+
+    def _hold_writers(self, blocks: tuple[int, ...], writer: Any) -> None:
+        if not self._checks.is_full:
+            return
+        for block in blocks:
+            other = self._writers.get(block)
+            if other is not None and other is not writer and other.may_write():
+                raise Violation("I5", f"block {block} is given out while {other} may write into it")
+            self._writers[block] = writer
 
     def _is_current(self, owner: str, index: int) -> bool:
         return self.core.is_attached(owner, index, self.clock_ns())

@@ -73,6 +73,8 @@ class Ranker(Process):
         self.memory = DeviceMemory()
         self.true_cost: CostModel = record.cost
         self._network = network
+        self.is_watched = checks.is_full
+        """Whether memory is followed page by page."""
         self._checks = checks
         self._random = kernel.chance(f"{name}/{record.epoch}")
         self.device = Device(
@@ -245,7 +247,7 @@ class Ranker(Process):
         return PsiKey(request.subject.user, self.model_key, request.anchor)
 
     def _perform(self, effect: fx.Effect) -> None:
-        if self._checks.is_full:
+        if self.is_watched:
             self.kernel.note(effect)
         match effect:
             case fx.Accept() | fx.Decline():
@@ -303,7 +305,7 @@ class Ranker(Process):
 
     def _compute(self, effect: fx.StartCompute) -> None:
         self.psi.began(effect.job_id, effect.key, effect.to_tokens)
-        if self._checks.is_full:
+        if self.is_watched:
             self.memory.claim(effect.page_ids, effect.key)
         job = production_job(self.costs_alone, effect)
         tokens: list[int] = []
@@ -335,7 +337,8 @@ class Ranker(Process):
     def _tell(self, run: _Run, tokens: int, now_ns: int) -> None:
         effect = run.effect
         assert isinstance(effect.chain, LogChain)
-        self.memory.write(effect.page_ids, effect.key, effect.chain, run.told_tokens, tokens)
+        if self.is_watched:
+            self.memory.write(effect.page_ids, effect.key, effect.chain, run.told_tokens, tokens)
         run.told_ns, run.told_tokens = now_ns, tokens
         self.feed(ev.ChunkEnded(effect.job_id, tokens))
 
@@ -363,7 +366,7 @@ class Ranker(Process):
         request: Request = call.about
         chain, key = request.chain, self._key_of(request)
         covered = placement.tokens if isinstance(placement, fx.RankOnPsi) else 0
-        if isinstance(placement, fx.RankOnPsi):
+        if isinstance(placement, fx.RankOnPsi) and self.is_watched:
             self.memory.lease(placement.page_ids, key)
             self.memory.read(placement.page_ids, key, chain, covered)
         rest = chain.tokens - covered + request.delta
@@ -371,7 +374,7 @@ class Ranker(Process):
         took_ns = int(job.expected_ns * self.device.noise(self.true_cost.relative_error))
         task = Task(job, [max(1, took_ns)], self._ranked, (call, placement, chain))
         if not self.device.submit(task):
-            if isinstance(placement, fx.RankOnPsi):
+            if isinstance(placement, fx.RankOnPsi) and self.is_watched:
                 self.memory.let_go(placement.page_ids, key)
             self.after(0, self.feed, ev.RankAbandoned(rank_id))
             self._refuse(call, "REFUSED")
@@ -385,7 +388,7 @@ class Ranker(Process):
     ) -> None:
         call, placement, chain = ranked
         request: Request = call.about
-        if isinstance(placement, fx.RankOnPsi):
+        if isinstance(placement, fx.RankOnPsi) and self.is_watched:
             self.memory.let_go(placement.page_ids, self._key_of(request))
             # Until its end: a lease that ended early would let somebody else write.
             self.memory.read(placement.page_ids, self._key_of(request), chain, placement.tokens)

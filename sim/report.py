@@ -1,0 +1,165 @@
+"""What the cores do at sizes that no test machine has: `python -m sim.report`. Ends with one JSON line.
+
+One large run; the same with a tenth of the instances lost; what a joiner moves; and a small cluster with one part taken
+out at a time. Device times are a cost model's, so figures say how decisions compare, not how fast a machine is.
+
+Source: design, section 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from relaygr.domain.slots import SLOTS
+from services.router.core.slots import assign
+from sim.ablations import ABLATIONS
+from sim.cluster import Cluster
+from sim.record import share
+from sim.settings import MIB, Settings
+
+RATE_HZ = 40.0
+"""Arrivals a second and instance."""
+SERVED = 128
+"""Instances for which another trigger and router is started."""
+FRONTS_MAX = 8
+RECOVERED = 0.99
+"""Of the share that met the budgets before a loss."""
+RECOVERY_INSTANCES = 40
+ABLATION_INSTANCES = 16
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run all parts and print."""
+    parser = argparse.ArgumentParser(prog="python -m sim.report", description="Large clusters under virtual time.")
+    parser.add_argument("--instances", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=2_000_000)
+    parser.add_argument("--ablation-seconds", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args(arguments)
+    line: dict[str, Any] = {"seed": given.seed, **large(given.instances, given.requests, given.seed)}
+    say("large", line)
+    line["moved_on_scale_out"] = moved_on_scale_out(given.instances)
+    line["recovery"] = recovery(min(given.instances, RECOVERY_INSTANCES), given.seed)
+    say("recovery", line["recovery"])
+    line["ablations"] = ablations(given.ablation_seconds, given.seed)
+    # The measured small cluster beside the same one here; filled in by whoever measures it.
+    line["fidelity"] = None
+    print(json.dumps(line))
+    return 0
+
+
+def sized(instances: int, seconds: float, seed: int) -> Settings:
+    """Settings of a cluster under the same load an instance, whatever its size."""
+    fronts = min(FRONTS_MAX, max(1, instances // SERVED))
+    return Settings(
+        seed=seed,
+        instances=instances,
+        instances_per_host=8,
+        rate_hz=RATE_HZ * instances,
+        seconds=seconds,
+        triggers=fronts,
+        routers=fronts,
+        dram_budget_bytes=8192 * MIB,
+        checks="some",
+    )
+
+
+def large(instances: int, requests: int, seed: int) -> dict[str, Any]:
+    """One run of a large cluster."""
+    begun = time.perf_counter()
+    cluster = Cluster(sized(instances, requests / (RATE_HZ * instances), seed))
+    built_s = time.perf_counter() - begun
+    cluster.run()
+    took_s = time.perf_counter() - begun - built_s
+    return {
+        "instances": instances,
+        **measured(cluster),
+        "events": cluster.kernel.events,
+        "events_per_s": round(cluster.kernel.events / took_s),
+        "built_s": round(built_s, 1),
+        "took_s": round(took_s, 1),
+        "hash": f"{cluster.kernel.digest:016x}",
+    }
+
+
+def measured(cluster: Cluster) -> dict[str, Any]:
+    """What one run shows."""
+    record = cluster.record
+    busy = [ranker.device.busy_ns for ranker in cluster.rankers.values() if ranker.is_alive]
+    mean_ns = sum(busy) / len(busy)
+    return {
+        "requests": record.requests,
+        "slo_met": share(record.met, record.requests),
+        "rank_p99_ms": record.quantile_ms(0.99),
+        "survival": share(record.survived, record.accepted),
+        "affinity": share(record.met_instance, record.accepted),
+        "on_psi": share(sum(record.tiers[tier] for tier in ("DEVICE", "DRAM", "JOINED")), record.ranked),
+        "max_over_mean_load": round(max(busy) / mean_ns, 3) if mean_ns else None,
+        "device_busy": round(mean_ns / (cluster.settings.seconds * 1e9), 3),
+        "declined": {name: count for name, count in sorted(record.decisions.items()) if name != "ADMITTED"},
+        "errors": dict(record.errors),
+    }
+
+
+def moved_on_scale_out(instances: int) -> float:
+    """Share of the slots that move when one instance joins, times the number of instances: 1 is the least."""
+    names = [f"ranker-{number:04d}" for number in range(instances + 1)]
+    before = assign(None, dict.fromkeys(names[:-1], 1))
+    after = assign(before, dict.fromkeys(names, 1))
+    return round(sum(one != other for one, other in zip(before, after, strict=True)) / SLOTS * (instances + 1), 3)
+
+
+def recovery(instances: int, seed: int, seconds: float = 20.0) -> dict[str, Any]:
+    """A tenth of the instances is killed half-way and does not come back."""
+    cluster = Cluster(sized(instances, seconds, seed))
+    lost = max(1, instances // 10)
+    at_ns = int(seconds / 2 * 1e9)
+    for ranker in list(cluster.rankers.values())[::10][:lost]:
+        cluster.kernel.at(at_ns, ranker.die)
+    cluster.run()
+    return {"instances": instances, "lost": lost, "recovery_s": recovery_s(cluster, seconds / 2), **measured(cluster)}
+
+
+def recovery_s(cluster: Cluster, at_s: float) -> float | None:
+    """From a loss until a second's requests meet the budgets nearly as often as before; None if they never do."""
+    tenths = cluster.record.by_tenth
+    at = int(at_s * 10)
+    before = met(tenths, at // 2, at)
+    for tenth in range(at, max(tenths, default=at) - 9):
+        if met(tenths, tenth, tenth + 10) >= RECOVERED * before:
+            return round((tenth - at) / 10, 1)
+    return None
+
+
+def met(tenths: dict[int, list[int]], first: int, end: int) -> float:
+    """Share of the requests that met both budgets."""
+    seen = [tenths.get(tenth, [0, 0]) for tenth in range(first, end)]
+    return sum(each[1] for each in seen) / max(1, sum(each[0] for each in seen))
+
+
+def ablations(seconds: float, seed: int) -> dict[str, Any]:
+    """The same traffic with one part taken out at a time."""
+    found: dict[str, Any] = {}
+    whole = replace(
+        sized(ABLATION_INSTANCES, seconds, seed), device_budget_bytes=64 * MIB, rate_hz=55.0 * ABLATION_INSTANCES
+    )
+    for name in ("", *ABLATIONS):
+        cluster = Cluster(replace(whole, ablation=name, has_dram=name not in ("no_dram", "remote_pool")))
+        cluster.run()
+        found[name or "none"] = measured(cluster)
+        say(name or "none", found[name or "none"])
+    return found
+
+
+def say(name: str, value: object) -> None:
+    """Progress, on standard error."""
+    print(f"{name}: {value}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
