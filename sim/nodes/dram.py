@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import PsiKey, UserKey
-from services.expander.core.effects import Found, LoadGrant, StoreGrant, StoreRefusal
+from services.expander.core.effects import Found, StoreGrant, StoreRefusal
 from services.expander.core.entries import Content
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
@@ -55,7 +55,6 @@ class _Fetch:
     page_ids: tuple[int, ...] = ()
     tokens: int = 0
     is_over: bool = False
-    grant: LoadGrant | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +118,8 @@ class Dram:
             self._ranker.after(0, self._ranker.feed, ev.ReloadEnded(effect.job_id, False))
             return
         fetch.page_ids, fetch.tokens = effect.page_ids, effect.tokens
-        self._after_call(self._granted, fetch)
+        cost = self._ranker.true_cost
+        self._ranker.after(int(cost.reload_ns(fetch.tokens) * self._ranker.copy_noise()), self._copied, fetch)
 
     def abandon(self, job_id: int) -> None:
         """Let go of what a lookup found."""
@@ -215,27 +215,14 @@ class Dram:
             content = found.content
             self._ranker.feed(ev.LookupEnded(fetch.job_id, content.tokens, content.chain_digest))
 
-    def _granted(self, fetch: _Fetch) -> None:
-        attachment = fetch.attachment
-        if fetch.is_over:
-            return
-        if self._answers(attachment) and fetch.found is not None:
-            pin_id = fetch.found.pin_id
-            fetch.grant = attachment.expander.prepare_load(self._ranker.name, attachment.index, pin_id)
-        if fetch.grant is None:
-            self._reloaded(fetch, False)
-            return
-        cost = self._ranker.true_cost
-        self._ranker.after(int(cost.reload_ns(fetch.tokens) * self._ranker.copy_noise()), self._copied, fetch)
-
     def _copied(self, fetch: _Fetch) -> None:
         if fetch.is_over:
             return
-        attachment, grant = fetch.attachment, fetch.grant
+        attachment, found = fetch.attachment, fetch.found
         is_ok = False
-        if self._answers(attachment) and grant is not None and fetch.found is not None:
-            written = attachment.expander.written.get(grant.generation, ())
-            is_ok = attachment.expander.complete_load(self._ranker.name, attachment.index, fetch.found.pin_id)
+        if self._answers(attachment) and found is not None:
+            written = attachment.expander.written.get(found.generation, ())
+            is_ok = attachment.expander.complete_load(self._ranker.name, attachment.index, found.pin_id)
             if is_ok and self._ranker.is_watched:
                 for place in range(-(-fetch.tokens // PAGE_TOKENS)):
                     self._ranker.memory.pages[fetch.page_ids[place]] = written[place]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relaygr.domain.identity import PsiKey, UserKey
-from services.expander.core.effects import Effect, Found, LoadGrant, ProbeLock, StoreGrant, StoreRefusal
+from services.expander.core.effects import Effect, Found, ProbeLock, StoreGrant, StoreRefusal
 from services.expander.core.entries import Content
 from services.expander.core.events import LockProbed
 from services.expander.core.tiering import Tiering
@@ -78,14 +78,6 @@ class Expander(Process):
         found = self.core.lookup(index, key, self.clock_ns())
         self._settled()
         return found
-
-    def prepare_load(self, owner: str, index: int, pin_id: int) -> LoadGrant | None:
-        """The blocks of a pin."""
-        if not self._is_current(owner, index):
-            return None
-        grant = self.core.prepare_load(index, pin_id, self.clock_ns())
-        self._settled()
-        return grant
 
     def complete_load(self, owner: str, index: int, pin_id: int) -> bool:
         """End a pin; True when the bytes may be used."""

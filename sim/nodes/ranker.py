@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate
 from math import exp
 
 from relaygr.domain.cost import CostModel
@@ -18,7 +17,7 @@ from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.core.costs import CostWatch
 from services.ranker.core.eviction import LeastWorth
-from services.ranker.core.jobs import TELL_NS, placed_by_ns, production_job, production_job_id, rank_job, rank_job_id
+from services.ranker.core.jobs import placed_by_ns, production_job_id, rank_job, rank_job_id
 from services.ranker.core.residency import Residency
 from services.router.core.load import Queues
 from sim.chains import LogChain
@@ -31,21 +30,9 @@ from sim.network import Network
 from sim.nodes.dram import Dram
 from sim.nodes.expander import Expander
 from sim.nodes.process import Deadlines, Process, Timer
+from sim.nodes.productions import Productions
 from sim.psi import PsiWatch
 from sim.settings import Settings
-
-
-class _Run:
-    """A production on the device."""
-
-    __slots__ = ("effect", "tokens", "told_ns", "told_tokens")
-
-    def __init__(self, effect: fx.StartCompute, tokens: list[int], now_ns: int) -> None:
-        self.effect = effect
-        self.tokens = tokens
-        """Covered after each chunk."""
-        self.told_ns = now_ns
-        self.told_tokens = effect.from_tokens
 
 
 class Ranker(Process):
@@ -107,6 +94,7 @@ class Ranker(Process):
         self._is_feeding = False
         self._coming_ns: dict[int, int] = {}
         self._router_calls: dict[Asked, None] = {}
+        self.productions = Productions(self)
         self.dram = Dram(self, expander) if expander is not None else None
         self.changed: Callable[[Ranker], None] = lambda ranker: None
         """Told when the record changed."""
@@ -256,7 +244,7 @@ class Ranker(Process):
             case fx.RankOnPsi(rank_id) | fx.RankInFull(rank_id):
                 self._placed(rank_id, effect)
             case fx.StartCompute():
-                self._compute(effect)
+                self.productions.compute(effect)
             case fx.StartLookup(job_id, key, chain):
                 self.psi.began(job_id, key, 0)
                 if self.dram is None or not self.dram.may_find(key):
@@ -301,58 +289,10 @@ class Ranker(Process):
         self._coming_ns.pop(job_id, None)
         self.feed(ev.LookupEnded(job_id, 0, b""))
 
-    # Productions
-
-    def _compute(self, effect: fx.StartCompute) -> None:
-        self.psi.began(effect.job_id, effect.key, effect.to_tokens)
-        if self.is_watched:
-            self.memory.claim(effect.page_ids, effect.key)
-        job = production_job(self.costs_alone, effect)
-        tokens: list[int] = []
-        times: list[int] = []
-        at = effect.from_tokens
-        factor = self.device.noise(self.true_cost.relative_error)
-        while at < effect.to_tokens:
-            end = min(effect.to_tokens, (at // self.settings.chunk_tokens + 1) * self.settings.chunk_tokens)
-            fixed_ns = self.true_cost.fixed_ns if times else 0
-            times.append(int(factor * (self.true_cost.extend_ns(end - at, at) - fixed_ns)))
-            tokens.append(end)
-            at = end
-        run = _Run(effect, tokens, self.clock_ns())
-        task = Task(job, list(accumulate(times)), self._computed, run, self._chunk_ended)
-        if not self.device.submit(task):
-            self.after(0, self.feed, ev.ProductionFailed(effect.job_id, "device queue full"))
-
     @property
     def costs_alone(self) -> CostModel:
         """The model measured at start, by which jobs' expected times are known."""
         return self.true_cost
-
-    def _chunk_ended(self, run: _Run, chunks: int) -> None:
-        tokens, now_ns = run.tokens[chunks - 1], self.clock_ns()
-        if now_ns - run.told_ns < TELL_NS:
-            return
-        self._tell(run, tokens, now_ns)
-
-    def _tell(self, run: _Run, tokens: int, now_ns: int) -> None:
-        effect = run.effect
-        assert isinstance(effect.chain, LogChain)
-        if self.is_watched:
-            self.memory.write(effect.page_ids, effect.key, effect.chain, run.told_tokens, tokens)
-        run.told_ns, run.told_tokens = now_ns, tokens
-        self.feed(ev.ChunkEnded(effect.job_id, tokens))
-
-    def _computed(self, run: _Run, is_done: bool, spent_ns: int, chunks: int) -> None:
-        effect = run.effect
-        if is_done:
-            self._worked(production_job(self.costs_alone, effect).expected_ns, spent_ns)
-            self._tell(run, effect.to_tokens, self.clock_ns())
-            return
-        covered = run.tokens[chunks - 1] if chunks else 0
-        if covered > run.told_tokens:
-            # What was computed before it was ended is psi all the same.
-            self._tell(run, covered, self.clock_ns())
-        self.feed(ev.ProductionFailed(effect.job_id, "ended"))
 
     # Ranks
 
@@ -396,7 +336,7 @@ class Ranker(Process):
             covered = placement.tokens if isinstance(placement, fx.RankOnPsi) else 0
             rest = chain.tokens - covered + request.delta
             expected_ns = self.costs_alone.rank_ns(request.candidates, rest, covered)
-            self._worked(expected_ns, spent_ns)
+            self.worked(expected_ns, spent_ns)
         if not call.is_over:
             if is_done:
                 self._reply(call, placement)
@@ -432,7 +372,8 @@ class Ranker(Process):
         self._ranks.pop(call.number, None)
         self._router_calls.pop(call.extra, None)
 
-    def _worked(self, expected_ns: int, measured_ns: int) -> None:
+    def worked(self, expected_ns: int, measured_ns: int) -> None:
+        """A job has ended: what it says of the costs is published."""
         cost = self.costs.ended(expected_ns, measured_ns)
         if cost is not None:
             self.record = replace(self.record, cost=cost)
