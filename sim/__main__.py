@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from sim.cluster import Cluster
+from sim.kernel import rest_collector
 from sim.run import run
 from sim.settings import Settings
 
@@ -16,6 +17,7 @@ from sim.settings import Settings
 def main(arguments: list[str] | None = None) -> int:
     """Run and print."""
     settings = settings_of(arguments)
+    rest_collector()
     begun = time.perf_counter()
     cluster = run(settings)
     took_s = time.perf_counter() - begun

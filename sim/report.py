@@ -19,6 +19,7 @@ from relaygr.domain.slots import SLOTS
 from services.router.core.slots import assign
 from sim.ablations import ABLATIONS
 from sim.cluster import Cluster
+from sim.kernel import rest_collector
 from sim.record import share
 from sim.settings import MIB, Settings
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ablation-seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
+    rest_collector()
     line: dict[str, Any] = {"seed": given.seed, **large(given.instances, given.requests, given.seed)}
     say("large", line)
     line["moved_on_scale_out"] = moved_on_scale_out(given.instances)
