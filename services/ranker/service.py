@@ -13,7 +13,7 @@ from relaygr.behaviours.columns import Behaviours, Candidates, Cross
 from relaygr.behaviours.store import CutGone
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.domain.instance import InstanceState
-from relaygr.errors import InvalidRequest, Refused
+from relaygr.errors import InvalidRequest, Refused, Stale
 from relaygr.model.interface import RelayModel
 from relaygr.rpc.deadline import remaining_ns
 from relaygr.rpc.identity import (
@@ -156,7 +156,11 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         return Asked(owner, request.request_id, work, is_foreign, arrived_ns, time.monotonic_ns() - arrived_ns)
 
     def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[str | None, bool]:
-        """The ticket's id, None without a usable one; and whether it belongs elsewhere."""
+        """The ticket's id, None without a usable one; and whether it belongs elsewhere.
+
+        Raises:
+            Stale: it is of another model, which a router that has not heard of this boot yet takes for this one's.
+        """
         if not request.HasField("ticket"):
             return None, False
         claims = decode_ticket(request.ticket, self._ticket_key)
@@ -164,6 +168,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             raise InvalidRequest("ticket", "was issued for another user")
         if request.history.HasField("cut") and request.history.cut != claims.cut:
             raise InvalidRequest("history.cut", "differs from the ticket's")
+        if model_from_pb(claims.model) != self._instance.record.model:
+            # In full by this model would still be a score of another model than the caller was promised.
+            raise Stale("the ticket is of another model than this instance serves")
         if self._is_foreign(claims):
             return None, True
         return claims.ticket_id, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 from relaygr.behaviours.columns import Behaviours
+from relaygr.errors import Stale
+from relaygr.rpc.identity import model_to_pb
+from relaygr.rpc.status import error_of
 from relaygr.telemetry import names
 from relaygr.v1 import common_pb2, ranker_pb2
 from services.ranker.core.jobs import APPEND_TOKENS_MAX
@@ -146,6 +150,16 @@ async def test_a_ticket_of_another_boot_is_ranked_in_full(world: World) -> None:
     assert declined.reason == ranker_pb2.DECLINE_REASON_FOREIGN_TICKET
     response = await world.rank(world.rank_request(behaviours, ticket=ticket))
     assert response.fallback == ranker_pb2.FALLBACK_REASON_FOREIGN_TICKET
+
+
+async def test_a_ticket_of_another_model_is_ranked_by_that_model_or_not_at_all(world: World) -> None:
+    behaviours = history(10, 200)
+    model = model_to_pb(replace(world.ranker.instance.record.model, version="another"))
+    ticket = world.ticket(behaviours, model=model, instance_epoch=1)
+    assert (await world.pre_infer(behaviours, ticket)).reason == ranker_pb2.DECLINE_REASON_FOREIGN_TICKET
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await world.rank(world.rank_request(behaviours, ticket=ticket))
+    assert type(error_of(refused.value, "ranker")) is Stale
 
 
 async def test_declines_what_does_not_fit_and_ranks_it_in_full(model_dir: Path) -> None:
