@@ -154,11 +154,13 @@ class Ranker(Process):
 
     def rank(self, call: Asked, request: Request, left_ns: int) -> None:
         """Score; losing psi is never an error."""
-        now_ns = self.clock_ns()
+        now_ns, ticket = self.clock_ns(), request.ticket
+        if ticket is not None and ticket.model_key != self.model_key:
+            self._network.reply(self, call.caller, call.caller.rank_refused, call, "STALE")
+            return
         self._rank_ids += 1
         mine = Asked(call.caller, request, now_ns + left_ns, number=self._rank_ids, extra=call)
         self._router_calls[call] = None
-        ticket = request.ticket
         is_foreign = ticket is not None and self._is_foreign(ticket)
         ticket_id = ticket.ticket_id if ticket is not None and not is_foreign else None
         mine.tried = ["FOREIGN"] if is_foreign else []

@@ -209,7 +209,10 @@ class Router(Process):
         record = attempt.extra[1].record
         self.core.load.end(attempt.number, self.clock_ns())
         self.core.load.heard(record.instance_id, self.clock_ns())
-        self._end(attempt.extra[0], reason)
+        if reason == "STALE":
+            self._attempt(attempt.extra[0])
+        else:
+            self._end(attempt.extra[0], reason)
 
     def rank_broke(self, attempt: Asked, *_: Any) -> None:
         """The connection to an instance is gone."""
