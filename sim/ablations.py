@@ -5,6 +5,7 @@ Source: design, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bench.load.ablations.placement import LeastLoaded
@@ -42,6 +43,9 @@ class NoBound(Binding):
 
     def _lighter(self, subject: Subject, model_key: str, owner: Member, now_ns: int) -> tuple[Member, Branch]:
         return owner, Branch.SLOT
+
+    def _spill_to(self, named: str, able: Mapping[str, Member], model_key: str, slot: int, now_ns: int) -> str | None:
+        return None
 
 
 def admission_of(ablation: str) -> type[Admission]:

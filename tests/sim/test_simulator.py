@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from services.expander.config import ExpanderConfig
 from services.ranker.config import RankerConfig
 from services.router.config import RouterConfig
+from services.router.core.binding import Branch
 from services.trigger.config import TriggerConfig
+from sim.ablations import ABLATIONS
 from sim.kernel import Kernel
 from sim.many import fault_of, kept
 from sim.population import Population
@@ -58,6 +61,19 @@ def test_requests_go_on_while_etcd_is_gone(seed):
 def test_a_bug_in_a_core_is_found(monkeypatch, bug, kinds):
     bug(monkeypatch)
     assert any(fault_of(seed, kinds)[1] for seed in range(1, 101))
+
+
+@pytest.mark.parametrize("ablation", ("", *ABLATIONS))
+def test_an_ablation_takes_out_what_its_name_says(ablation):
+    settings = replace(small(3, has_faults=False), ablation=ablation, has_dram=ablation != "no_dram")
+    cluster = run(settings)
+    record = cluster.record
+    branches = {branch for router in cluster.routers.values() for branch in router.branches}
+    assert (record.decisions.keys() - {"ADMITTED", "DIRECT"} == set()) == (ablation == "no_trigger")
+    assert (record.met_instance == record.accepted) == (ablation != "no_affinity")
+    assert ({Branch.SPILL, Branch.LIGHTER} & branches == set()) == (ablation == "no_bound")
+    stored = sum(ranker.core.snapshot().counters["spills_stored"] for ranker in cluster.rankers.values())
+    assert (stored == 0) == (ablation == "no_dram")
 
 
 def test_what_happens_at_one_instant_happens_in_order():
