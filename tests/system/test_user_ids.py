@@ -61,7 +61,8 @@ async def test_no_span_and_no_line_of_a_log_contains_the_users_id(cluster):
     trace = cluster.traces_dir / f"{trace_id}.json"
 
     async def is_whole() -> bool:
-        return trace.exists() and "CompleteStore" in trace.read_text()
+        # Whether its psi found room in DRAM depends on who was here before.
+        return trace.exists() and "PrepareStore" in trace.read_text()
 
     await until(is_whole, "the relay's trace is written")
     files = [path for path in run_dir.rglob("*") if path.is_file() and "etcd" not in path.parts]
