@@ -45,7 +45,7 @@ def measure(seed: int, trained: str | None) -> Result:
     notes: Result = {}
     for name, kv_dtype in PRECISIONS.items():
         try:
-            model = _best(partial(model_of, SMALL, SHAPES[SMALL], seed, kv_dtype=kv_dtype))
+            model = best_of(partial(model_of, SMALL, SHAPES[SMALL], seed, kv_dtype=kv_dtype))
         except Unavailable as reason:
             errors[name], notes[name] = None, str(reason)
             continue
@@ -65,22 +65,22 @@ def measure_trained(folder: Path) -> Result:
     requests = evaluate.thinned(requests, REQUESTS_MAX)
     exact_model = build_model(checkpoint.load, saved, "float32", kernel=TORCH)
     asked = [evaluate.inputs_of(exact_model, store, request) for request in requests]
-    exact = [_full(exact_model, inputs) for inputs in asked]
-    auc = _auc(requests, exact)
+    exact = [full_of(exact_model, inputs) for inputs in asked]
+    auc = auc_of(requests, exact)
     found: Result = {"requests": len(requests), "auc_float32": rounded(auc, 6)}
     for name, kv_dtype in PRECISIONS.items():
         try:
-            model = _best(partial(build_model, checkpoint.load, saved, "bfloat16", kv_dtype=kv_dtype))
+            model = best_of(partial(build_model, checkpoint.load, saved, "bfloat16", kv_dtype=kv_dtype))
         except Unavailable as reason:
             found[name] = {"skipped": str(reason)}
             continue
-        relayed = [_relay(model, inputs) for inputs in asked]
+        relayed = [relay_of(model, inputs) for inputs in asked]
         worst = max(logit_error(got, wanted) for got, wanted in zip(relayed, exact, strict=True))
-        found[name] = {"score_err": rounded(worst), "auc_loss": rounded(auc - _auc(requests, relayed), 6)}
+        found[name] = {"score_err": rounded(worst), "auc_loss": rounded(auc - auc_of(requests, relayed), 6)}
     return found
 
 
-def _best(build: Callable[..., HstuModel]) -> HstuModel:
+def best_of(build: Callable[..., HstuModel]) -> HstuModel:
     """Native where it runs, else torch."""
     try:
         return build(kernel=NATIVE)
@@ -89,18 +89,24 @@ def _best(build: Callable[..., HstuModel]) -> HstuModel:
 
 
 @torch.inference_mode()
-def _full(model: HstuModel, inputs: RankInputs) -> torch.Tensor:
+def full_of(model: HstuModel, inputs: RankInputs) -> torch.Tensor:
+    """Logits of full inference."""
     return run(infer_full(model, inputs))
 
 
 @torch.inference_mode()
-def _relay(model: HstuModel, inputs: RankInputs) -> torch.Tensor:
+def relay_of(
+    model: HstuModel, inputs: RankInputs, between: Callable[[PageView], None] = lambda psi: None
+) -> torch.Tensor:
+    """Logits on psi computed before; `between` may change the pages, as a way through DRAM does."""
     pages = -(-inputs.prefix_tokens // PAGE_TOKENS)
     empty = PageView(new_arena(model, pages), tuple(range(pages)), 0)
     psi = run(pre_infer(model, inputs.profile, inputs.prefix, empty, chunk_tokens=PAGE_TOKENS))
+    between(psi)
     return run(rank_on_psi(model, inputs, psi))
 
 
-def _auc(requests: list[Any], logits: list[torch.Tensor]) -> float:
+def auc_of(requests: list[Any], logits: list[torch.Tensor]) -> float:
+    """AUC over requests whose logits are already there."""
     scores = iter(logits)
     return evaluate.measure(requests, lambda _: next(scores).numpy(), ())["auc"]

@@ -23,18 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.engine.shapes import NATIVE, SHAPES, SMALL, TORCH
+from bench.engine.score_error import auc_of, best_of, full_of, relay_of
+from bench.engine.shapes import SHAPES, SMALL, TORCH
 from bench.engine.statistics import rounded
-from bench.engine.subject import Subject, Unavailable, build_model, model_of
+from bench.engine.subject import Subject, build_model, model_of
 from bench.tiers.steps import DIGEST, MIB, MODEL, Pages, attached_tier
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.model import checkpoint
 from relaygr.model.error import logit_error
-from relaygr.model.hstu import HstuModel
-from relaygr.model.interface import PageView, new_arena
-from relaygr.model.run import RankInputs, infer_full, pre_infer, rank_on_psi, run
+from relaygr.model.interface import PageView
 from services.ranker.adapters.dram import DramTier
 from services.ranker.adapters.dram_format import AsOnDevice, Int8Pages, PageFormat
 from services.ranker.adapters.dram_format_int8 import int8_codec
@@ -75,7 +74,7 @@ def through_int8(psi: PageView) -> None:
 def _score_errors(seed: int) -> Result:
     build = partial(model_of, SMALL, SHAPES[SMALL], seed)
     exact = Subject(build(kernel=TORCH, dtype="float32"), TOKENS, seed).full(CANDIDATES)
-    subject = Subject(_best(build), TOKENS, seed)
+    subject = Subject(best_of(build), TOKENS, seed)
     psi, full = subject.prefix(), subject.full(CANDIDATES)
     as_it_was = subject.rank(CANDIDATES)
     through_int8(psi)
@@ -92,42 +91,15 @@ def _trained(folder: Path) -> Result:
     store, saved = FileStore(folder / "store"), folder / "checkpoint"
     requests = evaluate.thinned(read_requests(folder / "replay.jsonl"), REQUESTS_MAX)
     exact_model = build_model(checkpoint.load, saved, "float32", kernel=TORCH)
-    model = _best(partial(build_model, checkpoint.load, saved, "bfloat16"))
+    model = best_of(partial(build_model, checkpoint.load, saved, "bfloat16"))
     asked = [evaluate.inputs_of(exact_model, store, request) for request in requests]
-    exact, full = ([_full(one, inputs) for inputs in asked] for one in (exact_model, model))
-    lossy = [_relay_through_int8(model, inputs) for inputs in asked]
-    auc, auc_bf16, auc_int8 = (_auc(requests, logits) for logits in (exact, full, lossy))
+    exact, full = ([full_of(one, inputs) for inputs in asked] for one in (exact_model, model))
+    lossy = [relay_of(model, inputs, through_int8) for inputs in asked]
+    auc, auc_bf16, auc_int8 = (auc_of(requests, logits) for logits in (exact, full, lossy))
     errors = {"score_err": (lossy, full), "score_err_bf16": (full, exact), "score_err_float32": (lossy, exact)}
     found: Result = {name: rounded(max(map(logit_error, *pair))) for name, pair in errors.items()}
     found |= {"requests": len(requests), "auc_float32": rounded(auc, 6), "auc_loss_bf16": rounded(auc - auc_bf16, 6)}
     return {"auc_loss": rounded(auc - auc_int8, 6), "trained": found}
-
-
-def _best(build: Callable[..., HstuModel]) -> HstuModel:
-    """Native where it runs, else torch."""
-    try:
-        return build(kernel=NATIVE)
-    except Unavailable:
-        return build(kernel=TORCH)
-
-
-@torch.inference_mode()
-def _full(model: HstuModel, inputs: RankInputs) -> torch.Tensor:
-    return run(infer_full(model, inputs))
-
-
-@torch.inference_mode()
-def _relay_through_int8(model: HstuModel, inputs: RankInputs) -> torch.Tensor:
-    pages = -(-inputs.prefix_tokens // PAGE_TOKENS)
-    empty = PageView(new_arena(model, pages), tuple(range(pages)), 0)
-    psi = run(pre_infer(model, inputs.profile, inputs.prefix, empty, chunk_tokens=PAGE_TOKENS))
-    through_int8(psi)
-    return run(rank_on_psi(model, inputs, psi))
-
-
-def _auc(requests: list[Any], logits: list[torch.Tensor]) -> float:
-    scores = iter(logits)
-    return evaluate.measure(requests, lambda _: next(scores).numpy(), ())["auc"]
 
 
 def _speeds() -> Result:
