@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from relaygr.native import load
 from relaygr.segment import ContentDigest, Geometry, MappedSegment, OwnedSegment, copy_in, copy_out
-from relaygr.segment.digest import Hasher
+from relaygr.segment.digest import Hasher, fastest_hasher
 
 MIB = 1024 * 1024
 SEGMENTS = Path("/dev/shm")  # noqa: S108 - where rankers and expanders share memory; a private folder is made in it
@@ -94,14 +94,14 @@ def _measure(mapped: MappedSegment, pages: Pages, rounds: int) -> dict[str, list
     total_bytes = sum(page.nbytes for page in pages)
     blocks = range(mapped.geometry.block_count)
 
-    def digest_of(hasher: Hasher | None = None) -> ContentDigest:
-        return ContentDigest(IDENTITY, 1, total_bytes, hasher)
+    def digest_of(make_hasher: Callable[[], Hasher] = fastest_hasher) -> ContentDigest:
+        return ContentDigest(IDENTITY, 1, total_bytes, make_hasher)
 
     stored = digest_of()
     assert copy_in(mapped, blocks, GENERATION, pages, stored, lambda: False)
 
-    def reload(hasher: Hasher | None = None) -> None:
-        digest = digest_of(hasher)
+    def reload(make_hasher: Callable[[], Hasher] = fastest_hasher) -> None:
+        digest = digest_of(make_hasher)
         assert copy_out(mapped, blocks, GENERATION, pages, digest, lambda: False)
         assert digest.digest() == stored.digest()
 
@@ -125,8 +125,8 @@ def _measure(mapped: MappedSegment, pages: Pages, rounds: int) -> dict[str, list
         "reload": reload,
         "numpy": copy_by_numpy,
         "libc": copy_by_libc,
-        "unfused": lambda: reload(xxhash.xxh3_128()),
-        "digest": lambda: digest_of(xxhash.xxh3_128()).update(mapped.blocks),
+        "unfused": lambda: reload(xxhash.xxh3_128),
+        "digest": lambda: digest_of(xxhash.xxh3_128).update(mapped.blocks),
     }
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(WARM_UP_ROUNDS + rounds):

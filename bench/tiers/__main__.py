@@ -71,6 +71,8 @@ def _steps(_: argparse.Namespace) -> dict[str, Any]:
         "memcpy_gbps": {size: one["memcpy_gbps"] for size, one in sizes.items()},
         "memcpy_cached_gbps": {size: one["memcpy_cached_gbps"] for size, one in sizes.items()},
         "store_gbps": {size: one["store_gbps"] for size, one in sizes.items()},
+        "load_ms": {size: one["load_ms"] for size, one in sizes.items()},
+        "load_per_memcpy": ratio_from(sizes, RATIO_FROM_MIB, "load_per_memcpy"),
         "reload_per_memcpy": ratio_from(sizes, RATIO_FROM_MIB),
         "reload_per_memcpy_cached": ratio_from(sizes, RATIO_FROM_MIB, "reload_per_memcpy_cached"),
         "control_ms": found["control_ms"],

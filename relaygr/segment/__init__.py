@@ -9,7 +9,7 @@ kernels where they are built.
 Source: design, section 3 (expander).
 """
 
-from relaygr.segment.copying import copy_in, copy_out
+from relaygr.segment.copying import Transfer, copy_in, copy_out
 from relaygr.segment.digest import ContentDigest
 from relaygr.segment.identity import identity_bytes
 from relaygr.segment.layout import Geometry, SegmentRejected
@@ -27,6 +27,7 @@ __all__ = [
     "OwnerLock",
     "PresenceFilter",
     "SegmentRejected",
+    "Transfer",
     "copy_in",
     "copy_out",
     "identity_bytes",

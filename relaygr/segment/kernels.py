@@ -1,7 +1,7 @@
 """The kernels that digest, and that copy and digest in one pass.
 
 Which bytes go where is told in one structure per entry; a call then moves as many of them as
-it is asked to, so that what Python costs does not grow with the number of blocks. Other
+it is asked to, wherever they begin, so that what Python costs does not grow with the number of blocks. Other
 threads run during a call.
 
 Source: design, section 3 (expander), invariant I5; docs/decisions/0007-reloads-past-the-caches.md has the figures.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 
 from relaygr.native import NativeLibrary
 from relaygr.segment.mapped import MappedSegment
-
-STEP_BYTES = 2 * 1024 * 1024
-"""Bytes of one call: about an eighth of a millisecond, after which the copy can be stopped. Half of it costs 5 %."""
 
 _SIZE, _POINTER = ctypes.c_uint64, ctypes.c_void_p
 
@@ -62,51 +59,56 @@ class KernelHash:
     """A running xxh3-128 by the kernels; the same digest as `xxhash.xxh3_128` of the same bytes."""
 
     def __init__(self, library: NativeLibrary):
-        self._functions = _functions(library)
-        self._level = library.level
-        self._state = ctypes.create_string_buffer(self._functions.rgr_digest_bytes())
-        self._functions.rgr_digest_begin(self._state)
+        self.functions = _functions(library)
+        self.level = library.level
+        self.state = ctypes.create_string_buffer(self.functions.rgr_digest_bytes())
+        self.functions.rgr_digest_begin(self.state)
 
     def update(self, data: Any, /) -> None:
         """Take the next bytes, from any contiguous buffer."""
         taken = np.frombuffer(data, dtype=np.uint8)
-        self._functions.rgr_digest_update(self._state, taken.ctypes.data, taken.nbytes, self._level)
+        self.functions.rgr_digest_update(self.state, taken.ctypes.data, taken.nbytes, self.level)
 
     def digest(self) -> bytes:
         """Of what was taken so far; more may be taken."""
         total, out = _SIZE(), ctypes.create_string_buffer(16)
-        short = self._functions.rgr_digest_end(self._state, ctypes.byref(total), out)
+        short = self.functions.rgr_digest_end(self.state, ctypes.byref(total), out)
         return xxhash.xxh3_128_digest(ctypes.string_at(short, total.value)) if short else out.raw
 
-    def transfer(
+
+class KernelRun:
+    """Where the bytes of one transfer lie, told to the kernels once.
+
+    Args:
+        kernels: any hash of the library that moves them.
+        segment: that has the blocks.
+        blocks: inside the segment, enough for the pages' bytes.
+        generation: of the grant.
+        pages: contiguous byte views; writeable unless stored.
+        is_store: from pages to blocks.
+    """
+
+    def __init__(
         self,
+        kernels: KernelHash,
         segment: MappedSegment,
         blocks: Sequence[int],
         generation: int,
         pages: Sequence[NDArray[np.uint8]],
         *,
         is_store: bool,
-        step_bytes: int,
-    ) -> Iterator[bool]:
-        """Copy between pages and blocks, and take the bytes.
-
-        Yields:
-            True after each step; False when a block to be written is not of this generation, and nothing after that.
-        """
-        total = sum(page.nbytes for page in pages)
-        geometry = segment.geometry
-        assert len(blocks) * geometry.block_bytes >= total, "more bytes than blocks"
-        assert all(0 <= block < geometry.block_count for block in blocks), "blocks outside the segment"
+    ):
         assert all(page.flags.c_contiguous and (is_store or page.flags.writeable) for page in pages)
-        # These arrays and views must outlive every call.
+        self._functions, self._level = kernels.functions, kernels.level
         data, generations = segment.blocks, segment.generations
         indices = np.asarray(blocks, dtype=np.uint32)
         addresses = np.array([page.ctypes.data for page in pages], dtype=np.uint64)
         lengths = np.array([page.nbytes for page in pages], dtype=np.uint64)
-        run = _Run(
+        self._kept = (data, generations, indices, addresses, lengths, pages)  # must outlive every call
+        self._run = _Run(
             data.ctypes.data,
             generations.ctypes.data,
-            geometry.block_bytes,
+            segment.geometry.block_bytes,
             indices.ctypes.data,
             addresses.ctypes.data,
             lengths.ctypes.data,
@@ -114,10 +116,8 @@ class KernelHash:
             generation,
             is_store,
         )
-        for first in range(0, total, step_bytes):
-            wanted = min(step_bytes, total - first)
-            moved = self._functions.rgr_transfer(self._state, ctypes.byref(run), first, wanted, self._level)
-            if moved < wanted:
-                yield False
-                return
-            yield True
+
+    def move(self, hasher: KernelHash, first: int, count: int) -> bool:
+        """Copy bytes [first, first + count) and take them; False when a block to be written has changed hands."""
+        moved = self._functions.rgr_transfer(hasher.state, ctypes.byref(self._run), first, count, self._level)
+        return bool(moved == count)

@@ -6,8 +6,10 @@
     [data, data + blocks)  the blocks
 
 Everything starts on a 4,096-byte boundary. Both tables are written by the owner
-alone. The generations' order against the bytes matters to no one's safety on weakly ordered machines:
-a reader trusts bytes only after a digest and a reply that says its pin held to the end.
+alone. Generations are written before what they grant is told, and cleared before what they granted is
+given to another. A reader trusts bytes only when their digest is right and, after the copy, their generations are
+still there. It looks at them in the thread that the copying threads handed over to, and a hand-over orders memory on
+weakly ordered machines, too.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-VERSION = 3
-"""1: digests whose header was not padded. 2: no presence filter."""
+VERSION = 4
+"""1: digests whose header was not padded. 2: no presence filter. 3: digests without parts."""
 PAGE_BYTES = 4096
 BOOT_ID_CHARS = 32
 GENERATION_BYTES = 8
+NO_GENERATION = 0
 SLOTS_PER_BLOCK = 8
 SLOTS_MAX = 1024 * 1024
 

@@ -62,7 +62,10 @@ class MappedSegment:
 
     def owns(self, blocks: Sequence[int], generation: int) -> bool:
         """True when every block is in range and stamped with this generation."""
-        return all(0 <= b < self.geometry.block_count and self._generations[b] == generation for b in blocks)
+        wanted = np.asarray(blocks, dtype=np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.geometry.block_count:
+            return False
+        return bool((self._generations[wanted] == generation).all())
 
     @property
     def generations(self) -> NDArray[np.uint64]:

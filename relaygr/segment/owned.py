@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from relaygr.segment.files import create_private, lock_byte, open_private, segment_path
 from relaygr.segment.huge import allocate_huge
-from relaygr.segment.layout import PAGE_BYTES, Geometry, SegmentRejected, pack_header
+from relaygr.segment.layout import (
+    GENERATION_BYTES,
+    NO_GENERATION,
+    PAGE_BYTES,
+    Geometry,
+    SegmentRejected,
+    pack_header,
+    unpack_header,
+)
 from relaygr.segment.locks import LockTable
 from relaygr.segment.presence import PresenceFilter
 
@@ -60,10 +68,16 @@ class OwnedSegment:
         """Write who owns these blocks; before they are granted."""
         self._generations[np.asarray(blocks, dtype=np.int64)] = generation
 
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Write that nobody may use these blocks."""
+        self.stamp(blocks, NO_GENERATION)
+
     def close(self) -> None:
         """Unlink both files; whoever has mapped the segment keeps the bytes, harmlessly."""
         if self._fd < 0:
             return
+        # Copies out of it may still be under way: what this process promised ends here.
+        self._generations[:] = NO_GENERATION
         self.path.unlink(missing_ok=True)
         self.locks.close()
         del self._generations
@@ -90,12 +104,24 @@ def remove_stale(directory: Path, deployment: str) -> int:
             continue  # another user's, or gone meanwhile
         try:
             if lock_byte(fd, 0):
+                _clear_generations(fd)
                 path.unlink(missing_ok=True)
                 path.with_name(path.name + ".lock").unlink(missing_ok=True)
                 removed += 1
         finally:
             os.close(fd)
     return removed
+
+
+def _clear_generations(fd: int) -> None:
+    """Take back what a dead owner granted: rankers may still have its segment mapped, and copies under way."""
+    try:
+        geometry, _ = unpack_header(os.pread(fd, PAGE_BYTES, 0))
+    except SegmentRejected:
+        return  # killed while it was made: nothing was granted
+    table_bytes = geometry.block_count * GENERATION_BYTES
+    if os.fstat(fd).st_size >= PAGE_BYTES + table_bytes:
+        os.pwrite(fd, bytes(table_bytes), PAGE_BYTES)
 
 
 def is_out_of_room(error: OSError) -> bool:

@@ -37,7 +37,7 @@ async def serve(config: ExpanderConfig) -> None:
         sample_ratio=config.trace_sample_ratio,
     )
     segment = create_segment(config, new_boot_id())
-    tiering = Tiering(config.limits, segment.presence)
+    tiering = Tiering(config.limits, segment.presence, segment)
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)
     owner = LocalOwner(tiering, segment, config.heartbeat_ms / 1000)

@@ -116,7 +116,7 @@ class ExpanderService(ExpanderServiceServicer):
     async def PrepareStore(
         self, request: pb.PrepareStoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.PrepareStoreResponse:
-        """Reserve blocks, and stamp them before their writer hears of them."""
+        """Reserve blocks."""
         key = key_of(request.key)
         _check_size(request.length_bytes, request.token_count, request.chain_digest, "")
         now_ns = self._current(request)
@@ -128,7 +128,6 @@ class ExpanderService(ExpanderServiceServicer):
         )
         match answer:
             case StoreGrant(store_id, blocks, generation):
-                self._segment.stamp(blocks, generation)
                 current_span().set_attribute(names.ATTR_DRAM_BLOCKS, len(blocks))
                 return pb.PrepareStoreResponse(store_id=store_id, blocks=blocks, generation=generation)
             case StoreRefusal():

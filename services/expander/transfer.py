@@ -188,7 +188,6 @@ class TransferService(TransferServiceServicer):
         if isinstance(answer, StoreRefusal):
             await self._refuse(answer, context)
             return
-        self._owned.stamp(answer.blocks, answer.generation)
         written = False
         try:
             await context.write(pb.StoreResponse(grant=pb.StoreGrant()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from relaygr.rpc.channel import ChannelPool
 from relaygr.telemetry import Telemetry
-from services.ranker.adapters import dram
+from services.ranker.adapters import dram, dram_copier
 from tests.contract.expander_world import MODEL, empty, key_of, pages_of, same, stored, until
 
 GARBAGE = 0xEE
@@ -25,18 +25,21 @@ def say(kind: str, value: Any = None) -> None:
 
 def stall(writing_s: float) -> None:
     """Make copies go on writing garbage into the granted blocks for so long, whatever happens meanwhile."""
-    real = dram.copy_in
+    real = dram_copier.move
 
-    def slow(segment: Any, blocks: Any, generation: int, pages: Any, digest: Any, should_stop: Any) -> bool:
+    def slow(transfer: Any, should_stop: Any) -> bool:
+        if not transfer.is_store:
+            return real(transfer, should_stop)
+        blocks, segment = transfer.blocks, transfer.segment
         say("copying", list(blocks))
         end = time.monotonic() + writing_s
         while time.monotonic() < end:
             for block in blocks:
                 np.copyto(segment.block(block), GARBAGE)
             time.sleep(0.001)
-        return real(segment, blocks, generation, pages, digest, should_stop)
+        return real(transfer, should_stop)
 
-    dram.copy_in = slow
+    dram_copier.move = slow
 
 
 async def obey(tier: dram.DramTier, command: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ class World:
 
     async def start(self) -> None:
         self.segment = create_segment(self.config, new_boot_id())
-        self.tiering = Tiering(self.config.limits, self.segment.presence)
+        self.tiering = Tiering(self.config.limits, self.segment.presence, self.segment)
         self.sweeper = Sweeper(self.tiering, self.segment.locks, self.config.probe_ms / 1000)
         self.sweeper.start()
         heartbeat_ns = int(self.config.heartbeat_ms * 1e6)

@@ -180,7 +180,7 @@ async def test_a_publication_whose_answer_was_lost_is_whole_or_absent(tmp_path: 
         assert world.tiering.occupancy().staging_blocks == 0
 
 
-@pytest.mark.parametrize("verb", ["Lookup", "PrepareLoad", "CompleteLoad"])
+@pytest.mark.parametrize("verb", ["Lookup", "PrepareLoad"])
 async def test_a_load_that_fails_at_any_step_is_a_miss_and_its_pin_ends(tmp_path: Path, verb: str) -> None:
     async with expander_world(tmp_path, pin_ms=300.0) as world:
         late = _LateOnce(verb, 0.4)
@@ -198,6 +198,20 @@ async def test_a_load_that_fails_at_any_step_is_a_miss_and_its_pin_ends(tmp_path
         assert await tier.load(await found(tier, key_of("u")), empty())
 
 
+async def test_a_load_does_not_wait_for_the_end_of_its_pin(tmp_path: Path) -> None:
+    async with expander_world(tmp_path) as world:
+        answering = asyncio.Event()
+        world.wrap = lambda service: _LateEnd(service, answering)
+        await world.stop()
+        await world.start()
+        tier, pages = await world.ranker(), empty()
+        assert await stored(tier, key_of("u"), pages_of(1))
+        assert await tier.load(await found(tier, key_of("u")), pages) and same(pages, pages_of(1))
+        assert world.tiering.occupancy().pins == 1, "the bytes are good, and the expander has not heard yet"
+        answering.set()
+        await until(lambda: world.tiering.occupancy().pins == 0)
+
+
 async def test_a_reload_takes_two_calls(world: World) -> None:
     world.wrap = _Ungranting
     await world.stop()
@@ -207,13 +221,15 @@ async def test_a_reload_takes_two_calls(world: World) -> None:
     assert await tier.load(await found(tier, key_of("u")), pages) and same(pages, pages_of(1))
 
 
-async def test_a_pin_that_ended_before_the_copy_is_a_miss_even_when_its_blocks_were_told(tmp_path: Path) -> None:
+async def test_blocks_that_a_lookup_told_are_a_miss_once_pin_and_entry_are_gone(tmp_path: Path) -> None:
     async with expander_world(tmp_path, pin_ms=50.0) as world:
         tier = await world.ranker()
         assert await stored(tier, key_of("u"), pages_of(1))
         hit = await found(tier, key_of("u"))
         await until(lambda: world.tiering.occupancy().pins == 0)
+        assert await tier.forget(key_of("u").owner) == (1, True)
         assert hit.blocks and not await tier.load(hit, empty())
+        assert world.tiering.counters["corrupt"] == 0
 
 
 async def test_an_overdue_store_of_a_living_ranker_gets_its_blocks_back(tmp_path: Path) -> None:
@@ -292,6 +308,18 @@ class _Terse(_Wrapped):
 class _Ungranting(_Wrapped):
     async def PrepareLoad(self, request: Any, context: Any) -> Any:
         raise AssertionError("a call that was not needed")
+
+
+class _LateEnd(_Wrapped):
+    """CompleteLoad does nothing until it may."""
+
+    def __init__(self, service: Any, answering: asyncio.Event):
+        super().__init__(service)
+        self._answering = answering
+
+    async def CompleteLoad(self, request: Any, context: Any) -> Any:
+        await self._answering.wait()
+        return await self._service.CompleteLoad(request, context)
 
 
 class _LateOnce:

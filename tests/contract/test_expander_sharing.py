@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from relaygr.domain.identity import UserKey
-from relaygr.segment import copying
-from services.ranker.adapters import dram
+from relaygr.segment import Transfer
+from services.ranker.adapters import dram_copier
+from services.ranker.adapters.dram import DramTier, Pages
 from tests.contract.expander_world import (
     CHAIN,
     PAGE_BYTES,
@@ -57,7 +58,7 @@ async def test_two_rankers_of_a_host_share_entries_and_pins(world: World) -> Non
     loads = [(tier, hit, empty()) for tier, hit in zip((first, second), hits, strict=True)]
     assert await asyncio.gather(*(tier.load(hit, pages) for tier, hit, pages in loads)) == [True, True]
     assert all(same(pages, pages_of(1)) for _, _, pages in loads)
-    assert world.tiering.occupancy().pins == 0
+    await until(lambda: world.tiering.occupancy().pins == 0)
 
 
 async def test_a_hit_is_only_for_its_own_tenant_user_and_anchor(world: World) -> None:
@@ -85,7 +86,7 @@ async def test_pages_of_another_length_are_a_miss_and_the_pin_ends(world: World)
     tier = await world.ranker()
     await stored(tier, key_of("u"), pages_of(1))
     assert not await tier.load(await found(tier, key_of("u")), empty(2))
-    assert world.tiering.occupancy().pins == 0
+    await until(lambda: world.tiering.occupancy().pins == 0)
     assert await tier.load(await found(tier, key_of("u")), empty(3)), "the entry itself is sound"
 
 
@@ -100,21 +101,64 @@ async def test_a_pin_ends_once_however_often_it_is_ended(world: World) -> None:
     assert await tier.load(second, empty())
 
 
-async def test_a_load_whose_pin_expired_during_the_copy_is_not_believed(
+async def _loaded_with(
+    tier: DramTier, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], Awaitable[object]]
+) -> tuple[bool, Pages]:
+    """Load a user's entry; something happens when all its bytes are copied and the load has not ended."""
+    loop = asyncio.get_running_loop()
+    hit, pages = await found(tier, key_of("u")), empty()
+
+    async def happen() -> None:
+        await meanwhile()
+
+    def move(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
+        result = transfer.work(should_stop)
+        if not transfer.is_store:
+            asyncio.run_coroutine_threadsafe(happen(), loop).result(10)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dram_copier, "move", move)
+        return await tier.load(hit, pages), pages
+
+
+async def test_a_load_whose_user_is_forgotten_during_the_copy_is_not_believed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier, other = await world.ranker(), await world.ranker("other")
+    await stored(tier, key_of("u"), pages_of(1))
+    is_loaded, pages = await _loaded_with(tier, monkeypatch, lambda: other.forget(UserKey("t", "u")))
+    assert not is_loaded
+    assert same(pages, pages_of(1)), "the bytes were right; nobody may use them"
+    await until(lambda: world.tiering.occupancy().pins == 0)
+    assert world.tiering.counters["corrupt"] == 0, "nothing was wrong with them"
+
+
+async def test_a_load_whose_entry_went_during_the_copy_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with expander_world(tmp_path, pin_ms=50.0) as world:
         tier = await world.ranker()
         await stored(tier, key_of("u"), pages_of(1))
 
-        def slow(*arguments: object) -> bool:
-            time.sleep(0.1)
-            return copying.copy_out(*arguments)  # type: ignore[arg-type]
+        async def flood() -> None:
+            await asyncio.sleep(0.1)  # the pin's time
+            for index in range(60):
+                await stored(tier, key_of(f"other-{index}"), pages_of(index))
 
-        monkeypatch.setattr(dram, "copy_out", slow)
-        pages = empty()
-        assert not await tier.load(await found(tier, key_of("u")), pages)
-        assert same(pages, pages_of(1)), "the bytes were right; nobody vouches for them"
+        is_loaded, _ = await _loaded_with(tier, monkeypatch, flood)
+        assert not is_loaded
+        assert world.tiering.counters["corrupt"] == 0
+
+
+async def test_a_load_that_outlasts_its_pin_is_believed_while_the_entry_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with expander_world(tmp_path, pin_ms=50.0) as world:
+        tier = await world.ranker()
+        await stored(tier, key_of("u"), pages_of(1))
+        is_loaded, pages = await _loaded_with(tier, monkeypatch, lambda: asyncio.sleep(0.1))
+        assert is_loaded and same(pages, pages_of(1))
 
 
 async def test_a_cancelled_load_touches_no_page_after_it_returned(
@@ -125,21 +169,21 @@ async def test_a_cancelled_load_touches_no_page_after_it_returned(
     begun, ended = asyncio.Event(), []
     loop = asyncio.get_running_loop()
 
-    def slow(*arguments: object) -> bool:
+    def slow(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
         loop.call_soon_threadsafe(begun.set)
         time.sleep(0.1)
-        result = copying.copy_out(*arguments)  # type: ignore[arg-type]
+        result = transfer.work(should_stop)
         ended.append(result)
         return result
 
-    monkeypatch.setattr(dram, "copy_out", slow)
+    monkeypatch.setattr(dram_copier, "move", slow)
     task = asyncio.create_task(tier.load(await found(tier, key_of("u")), empty()))
     await begun.wait()
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
     assert ended == [False], "the copy was told to stop and waited for"
-    assert world.tiering.occupancy().pins == 0
+    await until(lambda: world.tiering.occupancy().pins == 0)
 
 
 async def test_a_cancelled_store_reads_no_page_after_it_returned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,14 +191,14 @@ async def test_a_cancelled_store_reads_no_page_after_it_returned(world: World, m
     begun, ended = asyncio.Event(), []
     loop = asyncio.get_running_loop()
 
-    def slow(*arguments: object) -> bool:
+    def slow(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
         loop.call_soon_threadsafe(begun.set)
         time.sleep(0.1)
-        result = copying.copy_in(*arguments)  # type: ignore[arg-type]
+        result = transfer.work(should_stop)
         ended.append(result)
         return result
 
-    monkeypatch.setattr(dram, "copy_in", slow)
+    monkeypatch.setattr(dram_copier, "move", slow)
     task = asyncio.create_task(stored(tier, key_of("u"), pages_of(1)))
     await begun.wait()
     task.cancel()
@@ -169,11 +213,11 @@ async def test_more_stores_than_its_maximum_are_refused_at_once(world: World, mo
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def gated(*arguments: object) -> bool:
+    def gated(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
         asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
-        return copying.copy_in(*arguments)  # type: ignore[arg-type]
+        return transfer.work(should_stop)
 
-    monkeypatch.setattr(dram, "copy_in", gated)
+    monkeypatch.setattr(dram_copier, "move", gated)
     running = [asyncio.create_task(stored(tier, key_of(user), pages_of(1))) for user in "ab"]
     await until(lambda: world.tiering.occupancy().staging_blocks == 2 * 8)
     assert not await stored(tier, key_of("c"), pages_of(1))
@@ -192,11 +236,11 @@ async def test_forgetting_ends_entries_loads_and_stores_under_way(
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def gated(*arguments: object) -> bool:
+    def gated(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
         asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
-        return copying.copy_in(*arguments)  # type: ignore[arg-type]
+        return transfer.work(should_stop)
 
-    monkeypatch.setattr(dram, "copy_in", gated)
+    monkeypatch.setattr(dram_copier, "move", gated)
     late = asyncio.create_task(stored(tier, key_of("u", anchor=128), pages_of(3)))
     await until(lambda: world.tiering.occupancy().staging_blocks > 0)
     assert await tier.forget(UserKey("t", "u")) == (2, True)

@@ -11,7 +11,7 @@ import pytest
 
 from relaygr.v1 import ranker_pb2
 from services.expander.service import ExpanderService
-from services.ranker.adapters import dram
+from services.ranker.adapters import dram_copier
 from services.ranker.core.lifecycle import PsiState
 from tests.contract import expander_world
 from tests.contract.expander_world import World as Host
@@ -125,13 +125,13 @@ async def test_a_copy_that_takes_too_long_stops_and_is_computed(rig: Rig, monkey
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(segment: Any, blocks: Any, generation: int, pages: Any, digest: Any, should_stop: Any) -> bool:
+    def slow(transfer: Any, should_stop: Any) -> bool:
         loop.call_soon_threadsafe(begun.set)
         while not should_stop():
             pass
         return False
 
-    monkeypatch.setattr(dram, "copy_out", slow)
+    monkeypatch.setattr(dram_copier, "move", slow)
     request = await rig.pre_infer("u1")
     await begun.wait()
     await rig.assert_computed(request)

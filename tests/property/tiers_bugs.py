@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from relaygr.segment import ContentDigest, MappedSegment, OwnedSegment
+from relaygr.segment import ContentDigest, MappedSegment, OwnedSegment, owned
+from services.expander.core.blocks import Blocks
 from services.expander.core.effects import StoreGrant
 from services.expander.core.entries import Entries
 from services.expander.core.stores import Stores
@@ -36,6 +37,18 @@ def a_reader_does_not_look_at_generations(patch: Patch) -> None:
 
 def blocks_are_not_stamped(patch: Patch) -> None:
     patch.setattr(OwnedSegment, "stamp", lambda self, blocks, generation: None)
+
+
+def forgotten_blocks_keep_their_stamp(patch: Patch) -> None:
+    patch.setattr(Blocks, "revoke", lambda self, blocks, generation: None)
+
+
+def freed_blocks_keep_their_stamp(patch: Patch) -> None:
+    patch.setattr(OwnedSegment, "clear", lambda self, blocks: None)
+
+
+def a_dead_expanders_grants_live_on(patch: Patch) -> None:
+    patch.setattr(owned, "_clear_generations", lambda fd: None)
 
 
 def quarantine_is_skipped(patch: Patch) -> None:
@@ -190,6 +203,8 @@ BUGS: tuple[Bug, ...] = (
     a_digest_that_says_nothing,
     a_reader_does_not_look_at_generations,
     blocks_are_not_stamped,
+    forgotten_blocks_keep_their_stamp,
+    freed_blocks_keep_their_stamp,
     quarantine_is_skipped,
     pins_never_expire,
     the_expanders_tombstones_are_ignored,
@@ -213,5 +228,6 @@ RARE_BUGS: tuple[Bug, ...] = (
     an_owner_that_lapsed_keeps_its_pins,
     a_store_under_way_outlives_its_user,
     an_append_does_not_wait_for_the_copy,
+    a_dead_expanders_grants_live_on,
 )
 """Those that need several things at once: some hundreds of worlds may pass without."""

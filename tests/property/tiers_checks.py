@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from relaygr.segment import ContentDigest, identity_bytes
+from relaygr.segment.layout import NO_GENERATION
+from services.expander.core.entries import Entry
 from services.ranker.core.lifecycle import LEASABLE, PsiState
 from services.ranker.core.pages import pages_of
 from services.ranker.core.tickets import Ticket
@@ -71,10 +73,15 @@ def _check_expander(expander: Expander) -> None:
     core.check()
     core.check_sums()
     stamps = expander.reader.generations
+    wanted = np.full(len(stamps), NO_GENERATION, stamps.dtype)
     for held in (*core._entries.held(), *core._stores.held()):
-        is_stamped = (stamps[list(held.blocks)] == held.generation).all()
-        assert is_stamped or held.generation in expander.corrupted, "granted blocks bear another generation"
+        is_revoked = held.is_revoked if isinstance(held, Entry) else held.is_doomed
+        if not is_revoked:
+            # A stamp that was damaged on purpose is as it is.
+            is_damaged = held.generation in expander.corrupted
+            wanted[list(held.blocks)] = stamps[list(held.blocks)] if is_damaged else held.generation
         assert len(held.blocks) == pages_of_bytes(held)
+    assert (stamps == wanted).all(), "a block bears another stamp than that of who may use it"
     published = expander.published()
     assert all(expander.reader.presence.may_hold(entry.key) for entry in published), "nobody would ask for an entry"
     assert int(expander.segment.presence._counters.sum()) == len(published), "what left is still counted"

@@ -194,9 +194,13 @@ class DramSide:
             "a whole copy of a whole entry fails its digest"
         )
         was_stopped = not has_run and (is_given_up() or attachment.is_ended)
-        has_held = self._complete_load(pinned, verified=is_right or was_stopped)
-        yield
-        return is_right and has_held and not attachment.is_ended
+        end = self._ended_load(pinned, verified=is_right or was_stopped)
+        if is_right and not attachment.is_ended:
+            self._check_loaded(pinned)
+            self._ranker.errands.append(end)
+            return True
+        yield from end
+        return False
 
     def _blocks_of(self, pinned: Pinned) -> Iterator[None]:
         """As the lookup told them, or as an older expander is asked for them."""
@@ -213,6 +217,16 @@ class DramSide:
         if not pinned.is_spent:
             pinned.is_spent = True
             self._complete_load(pinned, verified=True)
+
+    def _check_loaded(self, pinned: Pinned) -> None:
+        expander, owner = pinned.attachment.expander, pinned.key.owner
+        assert self._world.expander in (expander, None), "a dead expander's grant was used after the next one's start"
+        life = expander.lives[pinned.found.generation]
+        assert life >= expander.evicted.get(owner, 0), "psi of a forgotten user was loaded"
+
+    def _ended_load(self, pinned: Pinned, *, verified: bool) -> Iterator[None]:
+        yield
+        self._complete_load(pinned, verified=verified)
 
     def _complete_load(self, pinned: Pinned, *, verified: bool) -> bool:
         has_held = bool(self._call(pinned.attachment, "complete_load", pinned.found.pin_id, verified))

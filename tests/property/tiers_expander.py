@@ -37,7 +37,7 @@ LIMITS = TieringLimits(
     tombstone_ns=100_000,
 )
 DEPLOYMENT = "tiers"
-NO_GENERATION = 1 << 40
+DAMAGED_STAMP = 1 << 40
 
 
 class Expander:
@@ -46,7 +46,7 @@ class Expander:
     def __init__(self, folder: Path, number: int):
         remove_stale(folder, DEPLOYMENT)
         self.segment = OwnedSegment(folder, DEPLOYMENT, f"{number:032x}", Geometry(BLOCK_BYTES, LIMITS.block_count))
-        self.core = Tiering(LIMITS, self.segment.presence)
+        self.core = Tiering(LIMITS, self.segment.presence, self.segment)
         self.core._admission._gaps._until_renewal = 1  # or no run would be long enough for a store to be put off
         self.reader = self.map()
         self.lives: dict[int, int] = {}
@@ -77,7 +77,8 @@ class Expander:
         pin = self.core._pins.get(pin_id)
         held = self.core.complete_load(index, pin_id, verified, now_ns)
         grown = sum(self.core.counters[end] for end in ends) - sum(before)
-        assert verified or (grown == 1 and not held), "bytes that failed their digest were not counted"
+        was_revoked = pin is not None and pin.entry.is_revoked and self.core.counters["corrupt"] == before[0]
+        assert verified or ((grown == 1 or was_revoked) and not held), "bytes that failed their digest were not counted"
         is_dropped = self.core.counters["corrupt"] > before[0]
         is_bad = pin is not None and pin.entry.generation in self.corrupted
         assert is_bad or not is_dropped, "sound bytes are dropped"
@@ -89,10 +90,7 @@ class Expander:
     ) -> StoreGrant | StoreRefusal:
         if not self.segment.locks.is_held(index):
             raise Stale("the caller does not hold its byte of the lock file")
-        answer = self.core.prepare_store(index, key, tokens, chain_digest, length_bytes, now_ns)
-        if isinstance(answer, StoreGrant):
-            self.segment.stamp(answer.blocks, answer.generation)
-        return answer
+        return self.core.prepare_store(index, key, tokens, chain_digest, length_bytes, now_ns)
 
     def complete_store(
         self, index: int, now_ns: int, key: PsiKey, grant: StoreGrant, written: bool, content: Content, life: int
@@ -133,7 +131,7 @@ class Expander:
             return
         which, at = divmod(position % entry.content.length_bytes, BLOCK_BYTES)
         if is_stamp:
-            self.segment.stamp((entry.blocks[which],), NO_GENERATION)
+            self.segment.stamp((entry.blocks[which],), DAMAGED_STAMP)
         else:
             self.reader.block(entry.blocks[which])[at] ^= 0x40
         self.corrupted.add(entry.generation)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from services.expander.core.stamps import Stamps, Unstamped
+
 Holder = str | int
 """Who blocks are counted to: a tenant by its name, a ranker by its owner index."""
 
@@ -14,8 +16,9 @@ Holder = str | int
 class Blocks:
     """An allocator over `count` blocks; the block given back last is handed out first."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, stamps: Stamps | None = None):
         self.count = count
+        self._stamps = Unstamped() if stamps is None else stamps
         self._free = list(range(count - 1, -1, -1))
         self._holder = [0] * count
         self._held_by: dict[Holder, int] = {}
@@ -40,13 +43,20 @@ class Blocks:
             self._holder[block] = generation
         for holder in holders:
             self._held_by[holder] = self.held_by(holder) + count
+        self._stamps.stamp(blocks, generation)
         return blocks
+
+    def revoke(self, blocks: tuple[int, ...], generation: int) -> None:
+        """Tell whoever reads or writes blocks of this generation that it may not; they stay held."""
+        assert all(self._holder[block] == generation for block in blocks), "blocks of another are revoked"
+        self._stamps.clear(blocks)
 
     def free(self, blocks: tuple[int, ...], generation: int, holders: Iterable[Holder]) -> None:
         """Give blocks back; only by the generation that took them."""
         for block in blocks:
             assert self._holder[block] == generation, "a block is freed by another than its holder"
             self._holder[block] = 0
+        self._stamps.clear(blocks)
         self._free.extend(reversed(blocks))
         for holder in holders:
             self.uncount(len(blocks), holder)

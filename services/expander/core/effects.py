@@ -50,7 +50,7 @@ class LoadGrant:
 
 @dataclass(frozen=True, slots=True)
 class StoreGrant:
-    """Blocks its owner alone may write, until it says complete. To be stamped before it hears of them."""
+    """Blocks its owner alone may write, until it says complete."""
 
     store_id: int
     blocks: tuple[int, ...]

@@ -145,7 +145,9 @@ class Entries:
 
     def doom(self, entry: Entry, *, revoke: bool) -> None:
         """Take an entry out of the index; its blocks are free once nothing pins them."""
-        entry.is_revoked = entry.is_revoked or revoke
+        if revoke and not entry.is_revoked:
+            entry.is_revoked = True
+            self._blocks.revoke(entry.blocks, entry.generation)
         if not entry.is_published:
             return
         entry.is_published = False

@@ -140,6 +140,7 @@ class Stores:
         for store in self._staged.values():
             if store.key.owner == user and not store.is_doomed:
                 store.is_doomed = True
+                self._blocks.revoke(store.blocks, store.generation)
                 doomed += 1
         return doomed
 

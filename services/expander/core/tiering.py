@@ -33,6 +33,7 @@ from services.expander.core.limits import TieringLimits
 from services.expander.core.owners import Owners, Slot
 from services.expander.core.presence import Presence
 from services.expander.core.room import Wanted, victims_for
+from services.expander.core.stamps import Stamps
 from services.expander.core.stores import Store, Stores
 from services.expander.core.tombstones import Tombstones
 
@@ -51,11 +52,12 @@ class Tiering:
     Args:
         limits: bounds and times.
         presence: told which keys can be found; nobody when not given.
+        stamps: told who owns which blocks; nobody when not given.
     """
 
-    def __init__(self, limits: TieringLimits, presence: Presence | None = None):
+    def __init__(self, limits: TieringLimits, presence: Presence | None = None, stamps: Stamps | None = None):
         self._limits = limits
-        self._blocks = Blocks(limits.block_count)
+        self._blocks = Blocks(limits.block_count, stamps)
         self._owners = Owners(limits.owners_max, limits.owner_lapse_ns, limits.probe_ns)
         self._entries = Entries(self._blocks, limits.pinned_blocks_max, presence)
         self._stores = Stores(self._blocks, limits.stores_max, limits.stores_per_owner_max, limits.staging_blocks_max)
@@ -121,14 +123,18 @@ class Tiering:
         return LoadGrant(pin.entry.blocks, pin.entry.generation, pin.entry.content)
 
     def complete_load(self, owner_index: int, pin_id: int, verified: bool, now_ns: int) -> bool:
-        """End a pin; True when it had held to the end, so that the bytes may be used."""
+        """End a pin; True when it had held to the end, so that the bytes may be used.
+
+        Bytes that were not verified take the entry with them, unless it was revoked: then its stamps are gone, and
+        a reader that found them gone says nothing against it.
+        """
         self._advance(now_ns)
         pin = self._pins.get(pin_id)
         if pin is None or pin.owner_index != owner_index:
             self.counters["pin_gone"] += 1
             return False
         entry = pin.entry
-        if not verified:
+        if not verified and not entry.is_revoked:
             self.counters["corrupt"] += 1
             self._entries.doom(entry, revoke=True)
         held = verified and not entry.is_revoked

@@ -1,9 +1,11 @@
 """The ranker's way to the DRAM tier: look up, load, store, forget.
 
 Nothing here raises for a fault of the tier: a miss, False, and the ranker computes. Bytes
-that were loaded are reported good only after their digest matched *and* the expander said
-that the pin had held to the end of the copy. Memory that a caller hands in is not touched
-any more once the call has returned, also when the caller was cancelled.
+that were loaded are reported good only after their digest matched *and* every block still
+carried the stamp of what was granted, after the copy: the expander takes stamps back before
+blocks change hands and when a user is forgotten. So nobody waits for it to hear that a load
+has ended. Memory that a caller hands in is not touched any more once the call has returned,
+also when the caller was cancelled.
 
 A store's place in the table of stores in flight is held until the expander is known to have
 heard of its end; what it never hears of ends with the attachment.
@@ -16,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,10 @@ from relaygr.domain.identity import ModelIdentity, PsiKey, UserKey
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.identity import model_to_pb
 from relaygr.runtime.logs import next_step
-from relaygr.segment import ContentDigest, copy_in, copy_out, identity_bytes
+from relaygr.segment import ContentDigest, Transfer, identity_bytes
 from relaygr.v1 import expander_pb2, expander_pb2_grpc
 from services.ranker.adapters.dram_attachment import Attacher, Attachment, to_the_end
+from services.ranker.adapters.dram_copier import COPY_THREADS, Copier
 from services.ranker.adapters.dram_found import Found
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ CALL_TIMEOUT_S = 0.05
 ATTACH_TIMEOUT_S = 1.0
 FORGET_TIMEOUT_S = 1.0
 STORES_MAX = 4
-COPY_THREADS = 2
+_HANDS_STEP = next_step("nothing, if a user was forgotten or the tier is full; else test this host's memory")
 _MEMORY_STEP = next_step("test this host's memory if it comes again; psi is computed anew")
 TIMEOUTS_MAX = 3
 """Calls in a row that may time out before the tier is taken for off."""
@@ -83,7 +85,7 @@ class DramTier:
         model: whose psi are stored; keys of other models are never asked for.
         call_timeout_s: of each control call.
         stores_max: stores in flight; more are refused.
-        copy_threads: threads that copy.
+        copy_threads: threads that a load may take.
     """
 
     def __init__(
@@ -105,8 +107,8 @@ class DramTier:
         self._call_timeout_s = call_timeout_s
         self._stores_max = stores_max
         self._stub = expander_pb2_grpc.ExpanderServiceStub(channels.get(address))
-        self._executor = ThreadPoolExecutor(copy_threads + 1, thread_name_prefix="dram-copy")
-        self._attacher = Attacher(self._stub, owner, epoch, self._executor, attach_timeout_s)
+        self._copier = Copier(copy_threads)
+        self._attacher = Attacher(self._stub, owner, epoch, self._copier.stores, attach_timeout_s)
         self._stores: dict[PsiKey, _Store] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timeouts = 0
@@ -128,7 +130,7 @@ class DramTier:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._executor.shutdown(wait=False)
+        self._copier.close()
 
     def may_hold(self, key: PsiKey) -> bool:
         """False when a lookup would find nothing, by the segment's presence filter; asks nobody."""
@@ -172,8 +174,17 @@ class DramTier:
         Returns:
             True when the pages hold the entry. Otherwise what they hold is undefined.
         """
-        work = self._spawn(self._load(found, pages, stopped := asyncio.Event()))
-        return await to_the_end(work, stopped.set)
+        if found.is_spent or found.attachment.is_ended:
+            return False
+        found.is_spent = True
+        is_good, is_bad = False, False
+        try:
+            is_good, is_bad = await self._load(found, pages)
+        finally:
+            ending = self._spawn(self._complete_load(found, verified=not is_bad))
+        if is_bad:
+            await asyncio.wait({ending})  # the entry is gone before its user's psi is stored anew
+        return is_good and not found.attachment.is_ended
 
     async def abandon(self, found: Found) -> None:
         """End a pin unused."""
@@ -213,26 +224,25 @@ class DramTier:
         reply = await self._call(self._stub.Evict, request, None, FORGET_TIMEOUT_S)
         return (0, False) if reply is None else (reply.entries, True)
 
-    async def _load(self, found: Found, pages: Pages, stopped: asyncio.Event) -> bool:
+    async def _load(self, found: Found, pages: Pages) -> tuple[bool, bool]:
+        """Whether the pages hold the entry, and whether something speaks against the entry."""
         attachment = found.attachment
-        if found.is_spent or attachment.is_ended:
-            return False
-        found.is_spent = True
         blocks = await self._blocks_of(found, pages)
-        if blocks is None:
-            await self._complete_load(found, verified=True)
-            return False
+        if blocks is None or attachment.is_ended:
+            return False, False
         digest = ContentDigest(identity_bytes(found.key, found.chain_digest), found.token_count, found.length_bytes)
-        has_run = await self._copy(attachment, copy_out, blocks, found.generation, pages, digest, stopped.is_set)
-        is_right = has_run and digest.digest() == found.content_digest
-        # A copy that was stopped says nothing about the entry. One that refused its blocks does: while the pin holds,
-        # they must carry its stamp; when it does not hold any more, the expander knows and drops nothing.
-        was_stopped = not has_run and (stopped.is_set() or attachment.is_ended)
-        if not is_right and not was_stopped:
-            what = "failed its digest" if has_run else "lost its stamp or its pin"
-            _log.error("an entry of %d tokens " + what, found.token_count, extra=_MEMORY_STEP)
-        has_held = await self._complete_load(found, verified=is_right or was_stopped)
-        return is_right and has_held
+        transfer = Transfer(attachment.segment, blocks, found.generation, pages, digest, is_store=False)
+        has_run = await self._copier.run(transfer, attachment)
+        if has_run:
+            is_right = digest.digest() == found.content_digest
+            if not is_right:
+                _log.error("an entry of %d tokens failed its digest", found.token_count, extra=_MEMORY_STEP)
+            return is_right, not is_right
+        if attachment.is_ended:
+            return False, False
+        # While the pin holds and the user is not forgotten, stamps must be there; else the expander drops nothing.
+        _log.warning("an entry of %d tokens changed hands during a load", found.token_count, extra=_HANDS_STEP)
+        return False, True
 
     async def _blocks_of(self, found: Found, pages: Pages) -> tuple[int, ...] | None:
         """The blocks to read, or None when pages, pin and grant do not agree."""
@@ -251,13 +261,12 @@ class DramTier:
             return ()
         return tuple(grant.blocks)
 
-    async def _complete_load(self, found: Found, *, verified: bool) -> bool:
+    async def _complete_load(self, found: Found, *, verified: bool) -> None:
         attachment = found.attachment
-        if attachment.is_ended:
-            return False
-        request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **self._caller(attachment))
-        reply = await self._call(self._stub.CompleteLoad, request, attachment)
-        return reply is not None and reply.held and not attachment.is_ended
+        if not attachment.is_ended:
+            caller = self._caller(attachment)
+            request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **caller)
+            await self._call(self._stub.CompleteLoad, request, attachment)
 
     async def _store(self, store: _Store, attachment: Attachment) -> None:
         try:
@@ -287,15 +296,9 @@ class DramTier:
         digest = ContentDigest(identity, store.token_count, store.length_bytes)
         written = False
         if not attachment.is_ended and self._fits(attachment, grant.blocks, store.length_bytes):
-            written = await self._copy(
-                attachment,
-                copy_in,
-                tuple(grant.blocks),
-                grant.generation,
-                store.pages,
-                digest,
-                lambda: store.is_stopped,
-            )
+            blocks = tuple(grant.blocks)
+            transfer = Transfer(attachment.segment, blocks, grant.generation, store.pages, digest, is_store=True)
+            written = await self._copier.run(transfer, attachment, lambda: store.is_stopped)
         request = expander_pb2.CompleteStoreRequest(
             store_id=grant.store_id,
             written=written,
@@ -312,24 +315,6 @@ class DramTier:
         store.release(reply is not None and reply.published)
         if reply is None:
             await self._insist(attachment, self._stub.CompleteStore, request)
-
-    async def _copy(
-        self,
-        attachment: Attachment,
-        copy: Callable[..., bool],
-        blocks: tuple[int, ...],
-        generation: int,
-        pages: Pages,
-        digest: ContentDigest,
-        should_stop: Callable[[], bool],
-    ) -> bool:
-        with attachment.copying():
-            loop = asyncio.get_running_loop()
-            arguments = (attachment.segment, blocks, generation, pages, digest)
-            work = loop.run_in_executor(
-                self._executor, lambda: copy(*arguments, lambda: attachment.is_ended or should_stop())
-            )
-            return await to_the_end(work, lambda: None)
 
     @staticmethod
     def _fits(attachment: Attachment, blocks: Sequence[int], length_bytes: int) -> bool:

@@ -26,9 +26,9 @@ import numpy as np
 
 from relaygr.domain.identity import UserKey
 from relaygr.rpc.channel import ChannelPool
-from relaygr.segment import ContentDigest
+from relaygr.segment import ContentDigest, Transfer
 from relaygr.telemetry import Telemetry
-from services.ranker.adapters import dram
+from services.ranker.adapters import dram, dram_copier
 from tests.system.tier_history.contents import (
     MODEL,
     PAGES_MAX,
@@ -76,25 +76,23 @@ def say(kind: str, *values: Any) -> None:
     os.write(1, json.dumps([kind, *values]).encode() + b"\n")
 
 
-def slowly(real: Callable[..., bool], direction: str) -> Callable[..., bool]:
-    """The same copy; when it was asked for, in small steps with pauses."""
+def move(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
+    """The copy; when it was asked for, in small steps with pauses."""
+    direction = "in" if transfer.is_store else "out"
+    if direction not in _slow:
+        return transfer.work(should_stop)
+    steps = count()
 
-    def copy(segment: Any, blocks: Any, generation: int, pages: Any, digest: Any, should_stop: Any) -> bool:
-        if direction not in _slow:
-            return real(segment, blocks, generation, pages, digest, should_stop)
-        steps = count()
+    def pause() -> bool:
+        # At the second step the first has been copied. A copy that is refused at once never comes here.
+        if next(steps) == 1 and direction in _slow:
+            _slow.discard(direction)
+            say("copying", direction)
+        time.sleep(SLOW_STEP_S)
+        return bool(should_stop())
 
-        def pause() -> bool:
-            # At the second step the first has been copied. A copy that is refused at once never comes here.
-            if next(steps) == 1 and direction in _slow:
-                _slow.discard(direction)
-                say("copying", direction)
-            time.sleep(SLOW_STEP_S)
-            return bool(should_stop())
-
-        return real(segment, blocks, generation, pages, digest, pause, step_bytes=SLOW_STEP_BYTES)
-
-    return copy
+    transfer.step_bytes = SLOW_STEP_BYTES
+    return transfer.work(pause)
 
 
 class Worker:
@@ -186,7 +184,7 @@ async def obey(worker: Worker) -> None:
 async def main(address: str, name: str, epoch: str, log_path: str, seed: str, *options: str) -> None:
     if "--blind" in options:
         dram.ContentDigest = BlindDigest
-    dram.copy_in, dram.copy_out = slowly(dram.copy_in, "in"), slowly(dram.copy_out, "out")
+    dram_copier.move = move
     logging.getLogger(dram.__name__).addHandler(DigestFailures())
     telemetry, _ = Telemetry.for_tests()
     channels = ChannelPool(telemetry)

@@ -34,7 +34,7 @@ def pages_of(*sizes: int) -> list[np.ndarray]:
 @pytest.fixture(params=WAYS)
 def digest_of(request):
     def made(length: int, key: PsiKey = KEY, chain: bytes = CHAIN, tokens: int = 5) -> ContentDigest:
-        return ContentDigest(identity_bytes(key, chain), tokens, length, hasher_of(request.param))
+        return ContentDigest(identity_bytes(key, chain), tokens, length, lambda: hasher_of(request.param))
 
     return made
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def mapped(tmp_path):
 
 @pytest.mark.skipif(building.compiler_of(os.environ) is None, reason="no C++ compiler: nothing is built here")
 def test_the_kernels_are_what_is_used_where_they_can_be_built():
-    assert load() is not None and isinstance(ContentDigest(b"i", 1, 1).hasher, KernelHash)
+    assert load() is not None and isinstance(ContentDigest(b"i", 1, 1).part(0), KernelHash)
 
 
 @of_each_level
@@ -82,7 +83,7 @@ def test_what_arrives_and_its_digest_are_those_of_the_library(level, mapped_for_
     source = [BYTES[a:b] for a, b in itertools.pairwise(cuts)]
     arena = np.zeros(total + offset + 1, dtype=np.uint8)
     target = [arena[a:b] for a, b in itertools.pairwise(cuts)]
-    digests = [ContentDigest(b"identity", 9, total, hasher_of(way)) for way in (level, level, "xxhash")]
+    digests = [ContentDigest(b"identity", 9, total, partial(hasher_of, way)) for way in (level, level, "xxhash")]
     assert copy_in(mapped, blocks, 3, source, digests[0], lambda: False, step)
     assert copy_out(mapped, blocks, 3, target, digests[1], lambda: False, step)
     for piece in source:
@@ -109,7 +110,7 @@ def test_one_flipped_bit_anywhere_changes_the_digest(mapped, way):
     pages = [BYTES[:BLOCK_BYTES].copy(), BYTES[BLOCK_BYTES : 2 * BLOCK_BYTES].copy()]
 
     def digest_after(flip: int | None) -> bytes:
-        digest = ContentDigest(b"identity", 9, 2 * BLOCK_BYTES, hasher_of(way))
+        digest = ContentDigest(b"identity", 9, 2 * BLOCK_BYTES, partial(hasher_of, way))
         assert copy_in(mapped, (5, 2), 3, pages, ContentDigest(b"identity", 9, 2 * BLOCK_BYTES), lambda: False)
         if flip is not None:
             mapped.block(5 if flip < BLOCK_BYTES else 2)[flip % BLOCK_BYTES] ^= 1 << flip % 8
@@ -124,7 +125,7 @@ def test_one_flipped_bit_anywhere_changes_the_digest(mapped, way):
 @of_each_way
 def test_more_bytes_than_blocks_and_blocks_outside_the_segment_are_mistakes_of_the_caller(mapped, way):
     for blocks in ((1,), (1, 64)):
-        digest = ContentDigest(b"i", 1, 2 * BLOCK_BYTES, hasher_of(way))
+        digest = ContentDigest(b"i", 1, 2 * BLOCK_BYTES, partial(hasher_of, way))
         moved = False
         try:
             moved = copy_in(mapped, blocks, 3, [BYTES[: 2 * BLOCK_BYTES]], digest, lambda: False)
@@ -150,7 +151,7 @@ def test_a_process_without_kernels_stores_what_one_with_them_loads():
         "import numpy, sys\n"
         "digest = ContentDigest(b'identity', 9, 5000)\n"
         "digest.update(numpy.arange(5000, dtype=numpy.uint8))\n"
-        "print(type(digest.hasher).__module__.split('.')[0], digest.digest().hex())\n"
+        "print(type(digest.part(0)).__module__.split('.')[0], digest.digest().hex())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
