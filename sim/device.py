@@ -81,9 +81,9 @@ class Device:
         self._look(now_ns)
         return is_queued
 
-    def promote(self, job_id: int, deadline_ns: int) -> None:
+    def promote(self, job_id: int, deadline_ns: int, due_ns: int | None) -> None:
         """A rank waits for this job."""
-        if self.schedule.promote(job_id, JobClass.JOINED, deadline_ns):
+        if self.schedule.promote(job_id, JobClass.JOINED, deadline_ns, due_ns):
             self._look(self._process.clock_ns())
 
     def demote(self, job_id: int) -> None:

@@ -110,6 +110,8 @@ class Asked:
     is_placed: bool = False
     """Of a rank at its instance: the device has it."""
     number: int = 0
+    due_ns: int = 0
+    """Of a rank at its instance: by when it would be within the ranking budget."""
     began_ns: int = 0
     extra: Any = None
     tried: list[str] = field(default_factory=list)

@@ -149,6 +149,7 @@ class Ranker:
                 telemetry=telemetry,
                 metrics=metrics,
                 deadline_default_ns=int(config.rank_deadline_default_ms * 1e6),
+                budget_default_ns=int(config.rank_budget_ms * 1e6),
                 on_state=lambda: ranker.state_changed(),
             ),
             engine=engine,

@@ -80,6 +80,9 @@ class RankerConfig:
     """How long a forgotten user's late stores are refused, seconds."""
     rank_deadline_default_ms: float = 1000.0
     """Deadline of a Rank that came without one, milliseconds."""
+    rank_budget_ms: float = 50.0
+    """Ranking budget of a Rank whose ticket tells none, milliseconds: what cannot be answered within it goes behind
+    what can; 0: nothing does."""
     otlp_endpoint: str = ""
     """host:port of an OTLP gRPC collector; empty: no export."""
     trace_sample_ratio: float = 1.0
@@ -97,6 +100,7 @@ class RankerConfig:
         assert self.chunk_tokens > 0 and self.chunk_tokens % 128 == 0, "chunk_tokens must be a multiple of 128"
         assert self.rest_tokens >= 0, "rest_tokens must not be negative"
         assert 0 < self.pre_infer_share <= 1, "pre_infer_share must be in (0, 1]"
+        assert self.rank_budget_ms >= 0, "rank_budget_ms must not be negative"
         assert self.device_budget_bytes > 0, "device_budget_bytes must be positive"
         assert re.fullmatch(r"cpu|(cuda|npu)(:\d{1,3})?", self.device), "device must be cpu, cuda, npu or like cuda:1"
         assert self.dtype in ("float32", "bfloat16"), "dtype must be float32 or bfloat16"

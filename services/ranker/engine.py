@@ -45,6 +45,8 @@ class RankWork:
     suffix: Suffix
     ticket_id: str | None
     deadline_ns: int
+    due_ns: int | None = None
+    """By when its answer would be within the ranking budget."""
     bypass_psi: bool = False
 
 
@@ -197,7 +199,7 @@ class Engine:
         self._placements[rank_id] = placed
         suffix_tokens = work.suffix.causal_tokens + len(work.suffix.candidates)
         by_ns = placed_by_ns(work.deadline_ns, time.monotonic_ns())
-        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, by_ns, suffix_tokens)
+        asked = ev.RankAsked(rank_id, work.key, work.prefix.chain, work.ticket_id, by_ns, suffix_tokens, work.due_ns)
         try:
             self.feed(asked)
             if placed.done():
@@ -225,7 +227,7 @@ class Engine:
         covered = psi.token_count if psi is not None else 0
         rest = work.prefix.tokens - covered + work.suffix.causal_tokens
         candidates = len(work.suffix.candidates)
-        job = rank_job(self._cost, rank_id, candidates, rest, covered, work.deadline_ns)
+        job = rank_job(self._cost, rank_id, candidates, rest, covered, work.deadline_ns, work.due_ns)
         ended: asyncio.Future[Outcome] = self._loop.create_future()
 
         def on_end(outcome: Outcome) -> None:

@@ -146,8 +146,8 @@ class Productions:
             case fx.CancelProduction(job_id):
                 self.dram_work.cancel(job_id)
                 self._executor.cancel(production_job_id(job_id))
-            case fx.PromoteProduction(job_id, deadline_ns):
-                self._executor.promote(production_job_id(job_id), JobClass.JOINED, deadline_ns)
+            case fx.PromoteProduction(job_id, deadline_ns, due_ns):
+                self._executor.promote(production_job_id(job_id), JobClass.JOINED, deadline_ns, due_ns)
             case fx.DemoteProduction(job_id):
                 self._executor.demote(production_job_id(job_id))
             case fx.StartSpill():

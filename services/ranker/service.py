@@ -58,9 +58,15 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         telemetry: Telemetry,
         metrics: RankerMetrics,
         deadline_default_ns: int,
+        budget_default_ns: int = 0,
         on_state: Callable[[], None] = lambda: None,
     ):
-        """Take what the calls need; `on_state` hears when the record's state changed."""
+        """Take what the calls need.
+
+        Args that need a word:
+            budget_default_ns: of ranks whose ticket tells none; 0: they are due by their deadline alone.
+            on_state: hears when the record's state changed.
+        """
         self._engine = engine
         self._model = model
         # A property that is put together anew each time.
@@ -77,6 +83,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self._observer = Observer(telemetry, metrics)
         self._on_state = on_state
         self._deadline_default_ns = deadline_default_ns
+        self._budget_default_ns = budget_default_ns
 
     async def PreInfer(
         self, request: ranker_pb2.PreInferRequest, context: grpc.aio.ServicerContext
@@ -142,7 +149,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     def _read(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext, arrived_ns: int) -> Asked:
         owner = user_key_of(request.tenant, request.user)
         checked_request_id(request.request_id)
-        ticket_id, is_foreign = self._ticket(request, owner)
+        ticket_id, is_foreign, budget_ns = self._ticket(request, owner)
         candidates, cross = self._candidates(request), self._cross(request)
         prefix, delta = self._history(request, owner)
         work = RankWork(
@@ -151,18 +158,19 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             suffix=Suffix(delta, cross, candidates, request.request_time_s),
             ticket_id=ticket_id,
             deadline_ns=arrived_ns + remaining_ns(context, self._deadline_default_ns),
+            due_ns=arrived_ns + budget_ns if budget_ns else None,
             bypass_psi=request.bypass_psi,
         )
         return Asked(owner, request.request_id, work, is_foreign, arrived_ns, time.monotonic_ns() - arrived_ns)
 
-    def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[str | None, bool]:
-        """The ticket's id, None without a usable one; and whether it belongs elsewhere.
+    def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[str | None, bool, int]:
+        """The ticket's id, None without a usable one; whether it belongs elsewhere; and the budget, nanoseconds.
 
         Raises:
             Stale: it is of another model, which a router that has not heard of this boot yet takes for this one's.
         """
         if not request.HasField("ticket"):
-            return None, False
+            return None, False, self._budget_default_ns
         claims = decode_ticket(request.ticket, self._ticket_key)
         if (claims.tenant, claims.user) != (owner.tenant, owner.user):
             raise InvalidRequest("ticket", "was issued for another user")
@@ -171,9 +179,9 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         if model_from_pb(claims.model) != self._instance.record.model:
             # In full by this model would still be a score of another model than the caller was promised.
             raise Stale("the ticket is of another model than this instance serves")
-        if self._is_foreign(claims):
-            return None, True
-        return claims.ticket_id, False
+        is_foreign = self._is_foreign(claims)
+        budget_ns = claims.rank_budget_ns or self._budget_default_ns
+        return None if is_foreign else claims.ticket_id, is_foreign, budget_ns
 
     def _is_foreign(self, claims: common_pb2.TicketClaims) -> bool:
         record = self._instance.record

@@ -150,6 +150,7 @@ class TriggerService(TriggerServiceServicer):
             reserved_bytes=admit.assessment.psi_bytes,
             traceparent=current_traceparent(),
             trigger_id=self._router.trigger_id,
+            rank_budget_ns=admit.assessment.rank_budget_ns,
         )
         return encode_ticket(claims, self._config.ticket_key)
 

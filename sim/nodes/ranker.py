@@ -88,6 +88,7 @@ class Ranker(Process):
         self._timer = Timer(self, self.core, self._expire)
         self._deadlines = Deadlines(self, self._rank_late)
         self._answer: fx.Accept | fx.Decline | None = None
+        self._rank_budget_ns = int(settings.profile.slo.rank_ms * 1e6 * (1.0 - settings.rank_overhead_share))
         self._ranks: dict[int, Asked] = {}
         self._rank_ids = 0
         self._pending: deque[ev.Event] = deque()
@@ -170,7 +171,8 @@ class Ranker(Process):
         self.psi.asked(mine.number, ticket_id)
         by_ns = placed_by_ns(mine.deadline_ns, now_ns)
         suffix = request.delta + request.candidates
-        self.feed(ev.RankAsked(mine.number, key, chain, ticket_id, by_ns, suffix))
+        mine.due_ns = now_ns + self._rank_budget_ns
+        self.feed(ev.RankAsked(mine.number, key, chain, ticket_id, by_ns, suffix, mine.due_ns))
 
     # The machine
 
@@ -254,8 +256,8 @@ class Ranker(Process):
                     self.after(0, self._not_found, job_id)
                 else:
                     self.dram.look_up(effect)
-            case fx.PromoteProduction(job_id, deadline_ns):
-                self.device.promote(production_job_id(job_id), deadline_ns)
+            case fx.PromoteProduction(job_id, deadline_ns, due_ns):
+                self.device.promote(production_job_id(job_id), deadline_ns, due_ns)
             case fx.DemoteProduction(job_id):
                 self.device.demote(production_job_id(job_id))
             case fx.CancelProduction(job_id):
@@ -312,7 +314,7 @@ class Ranker(Process):
             self.memory.lease(placement.page_ids, key)
             self.memory.read(placement.page_ids, key, chain, covered)
         rest = chain.tokens - covered + request.delta
-        job = rank_job(self.costs_alone, rank_id, request.candidates, rest, covered, call.deadline_ns)
+        job = rank_job(self.costs_alone, rank_id, request.candidates, rest, covered, call.deadline_ns, call.due_ns)
         took_ns = int(job.expected_ns * self.device.noise(self.true_cost.relative_error))
         task = Task(job, [max(1, took_ns)], self._ranked, (call, placement, chain))
         if not self.device.submit(task):

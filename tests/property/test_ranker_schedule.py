@@ -8,12 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.ranker.core.schedule import AHEAD, Job, JobClass, Queues, Schedule
+from services.ranker.core.schedule import AHEAD, LAST_CALL_TIMES, Job, JobClass, Queues, Schedule
 
 JOBS_MAX = 6
 BEGUN_MAX = 2
 classes = st.sampled_from(JobClass)
 spans_ns = st.integers(0, 40)
+dues_ns = st.none() | st.integers(0, 30)
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Known:
     """A job as its owner and its lenders see it."""
 
     own: Job
-    lent: tuple[JobClass, int] | None = None
+    lent: tuple[JobClass, int, int | None] | None = None
     is_begun: bool = False
 
     @property
@@ -30,7 +31,17 @@ class Known:
         if self.lent is None:
             return self.own
         job_class, deadline_ns = min(self.own.job_class, self.lent[0]), min(self.own.deadline_ns, self.lent[1])
-        return replace(self.own, job_class=job_class, deadline_ns=deadline_ns)
+        dues = [due_ns for due_ns in (self.own.due_ns, self.lent[2]) if due_ns is not None]
+        due_ns = min(dues) if dues and self.lent[2] is not None else None
+        return replace(self.own, job_class=job_class, deadline_ns=deadline_ns, due_ns=due_ns)
+
+    def is_behind(self, now_ns: int) -> bool:
+        """It will not end by when it is due."""
+        return self.job.due_ns is not None and now_ns + self.own.expected_ns > self.job.due_ns
+
+    def is_hopeless(self, now_ns: int) -> bool:
+        """Nor is its deadline so near that it must not wait."""
+        return self.is_behind(now_ns) and now_ns + LAST_CALL_TIMES * self.own.expected_ns < self.job.deadline_ns
 
     def lapse(self, now_ns: int) -> bool:
         """End a loan that is over; True when the job is late then."""
@@ -59,10 +70,11 @@ class Orders(RuleBasedStateMachine):
     def is_full(self) -> bool:
         return len(self.waiting) + len(self.running) >= JOBS_MAX
 
-    @rule(job_class=classes, span_ns=spans_ns, expected_ns=st.integers(1, 9), droppable=st.booleans())
-    def submit(self, job_class, span_ns, expected_ns, droppable):
+    @rule(job_class=classes, span_ns=spans_ns, expected_ns=st.integers(1, 9), droppable=st.booleans(), due_ns=dues_ns)
+    def submit(self, job_class, span_ns, expected_ns, droppable, due_ns):
         self.job_ids += 1
-        job = Job(self.job_ids, job_class, self.now_ns + span_ns, expected_ns, droppable)
+        due_ns = None if due_ns is None else self.now_ns + due_ns
+        job = Job(self.job_ids, job_class, self.now_ns + span_ns, expected_ns, droppable, due_ns)
         is_taken_in = not job.is_late(self.now_ns) and len(self.gone) < JOBS_MAX
         if is_taken_in and self.is_full():
             self.drop_late()
@@ -99,9 +111,13 @@ class Orders(RuleBasedStateMachine):
             return
         known = self.waiting.pop(head.job_id)
         assert head == known.job
-        others = [other.job for other in self.waiting.values()]
-        assert all(head.job_class <= each.job_class for each in others)
-        rivals = [other for other in self.waiting.values() if other.job.job_class == head.job_class]
+        self.running[head.job_id] = known
+        fresh = [other for other in self.waiting.values() if not other.is_behind(self.now_ns)]
+        if known.is_hopeless(self.now_ns):
+            assert not fresh, "late work goes before work that can be in time"
+            return
+        assert all(head.job_class <= each.job.job_class for each in fresh)
+        rivals = [other for other in fresh if other.job.job_class == head.job_class]
         begun = sum(other.is_begun for other in (*self.waiting.values(), known))
         if begun >= BEGUN_MAX and known.is_begun:
             # Enough have begun: one of these goes on, the earliest of them.
@@ -110,7 +126,6 @@ class Orders(RuleBasedStateMachine):
             assert not any(other.is_begun for other in rivals), "one more begins though enough have"
         earliest_ns = min((other.job.deadline_ns for other in rivals), default=head.deadline_ns)
         assert head.deadline_ns <= earliest_ns
-        self.running[head.job_id] = known
 
     @rule()
     def expire(self):
@@ -142,12 +157,13 @@ class Orders(RuleBasedStateMachine):
         self.schedule.finish(job_id, 5)
 
     @precondition(lambda self: self.waiting or self.running)
-    @rule(data=st.data(), job_class=classes, span_ns=st.integers(1, 40))
-    def promote(self, data, job_class, span_ns):
+    @rule(data=st.data(), job_class=classes, span_ns=st.integers(1, 40), due_ns=dues_ns)
+    def promote(self, data, job_class, span_ns, due_ns):
         job_id = data.draw(st.sampled_from(sorted({**self.waiting, **self.running})))
         deadline_ns = self.now_ns + span_ns
-        assert self.schedule.promote(job_id, job_class, deadline_ns)
-        (self.waiting.get(job_id) or self.running[job_id]).lent = (job_class, deadline_ns)
+        due_ns = None if due_ns is None else self.now_ns + due_ns
+        assert self.schedule.promote(job_id, job_class, deadline_ns, due_ns)
+        (self.waiting.get(job_id) or self.running[job_id]).lent = (job_class, deadline_ns, due_ns)
 
     @precondition(lambda self: self.waiting or self.running)
     @rule(data=st.data())
@@ -170,12 +186,18 @@ class Orders(RuleBasedStateMachine):
             assert self.schedule.must_yield(known.own, self.now_ns)
             return
         self.drop_late()
+        fresh = [other.job for other in self.waiting.values() if not other.is_behind(self.now_ns)]
+        possible = [other.job for other in self.waiting.values() if not other.is_hopeless(self.now_ns)]
+        must, may = (self.is_outranked(known, rivals) for rivals in (fresh, possible))
+        assert must <= self.schedule.must_yield(known.own, self.now_ns) <= may
+
+    def is_outranked(self, known: Known, rivals: list[Job]) -> bool:
+        if known.is_hopeless(self.now_ns):
+            return bool(rivals)
         now = known.job
-        rivals = [other.job for other in self.waiting.values()]
         order = now.job_class, now.deadline_ns
         is_earlier = known.lent is not None and any((each.job_class, each.deadline_ns) < order for each in rivals)
-        wanted = is_earlier or any(each.job_class < now.job_class for each in rivals)
-        assert self.schedule.must_yield(known.own, self.now_ns) == wanted
+        return is_earlier or any(each.job_class < now.job_class for each in rivals)
 
     @rule(by_ns=spans_ns)
     def advance(self, by_ns):

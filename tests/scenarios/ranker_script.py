@@ -117,6 +117,8 @@ def text_of(effect: Effect) -> str:
     parts = [type(effect).__name__]
     for field in dataclasses.fields(effect):
         value = getattr(effect, field.name)
+        if value is None and field.default is None:
+            continue
         match value:
             case Chain():
                 text = f"{value.token_count}:{value.digest.hex()[:6]}"

@@ -147,10 +147,10 @@ class Executor:
             self._wake.notify()
         return True
 
-    def promote(self, job_id: int, job_class: JobClass, deadline_ns: int) -> None:
-        """Lend a job a more urgent class and deadline, in place of an earlier loan."""
+    def promote(self, job_id: int, job_class: JobClass, deadline_ns: int, due_ns: int | None = None) -> None:
+        """Lend a job a more urgent class, a deadline, and when it is due, in place of an earlier loan."""
         with self._wake:
-            self._schedule.promote(job_id, job_class, deadline_ns)
+            self._schedule.promote(job_id, job_class, deadline_ns, due_ns)
 
     def demote(self, job_id: int) -> None:
         """Take back what a job was lent."""

@@ -46,6 +46,7 @@ class Rank:
     deadline_ns: int
     suffix_tokens: int
     asked_ns: int
+    due_ns: int | None
     state: RankState = RankState.ASKED
     entry_id: int | None = None
     """The entry waited for or leased."""

@@ -143,13 +143,15 @@ class CancelProduction:
 
 @dataclass(frozen=True, slots=True)
 class PromoteProduction:
-    """A rank waits for this job: lend it the rank's class and deadline, in place of an earlier loan.
+    """A rank waits for this job: lend it the rank's class, deadline and when it is due, in place of an earlier loan.
 
     Said again after StartLookup and StartCompute while somebody waits: that is new work.
     """
 
     job_id: int
     deadline_ns: int
+    due_ns: int | None = None
+    """By when psi must be there for a rank that waits to be within its budget; None: for none of them it is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Entry:
     """It was."""
     promoted_ns: int | None = None
     """Deadline that the job was lent."""
+    promoted_due_ns: int | None = None
     tickets: dict[str, None] = field(default_factory=dict)
     joiners: dict[int, None] = field(default_factory=dict)
     """Ranks that wait."""

@@ -35,6 +35,8 @@ class RankAsked:
     deadline_ns: int
     suffix_tokens: int
     """Delta and candidate tokens that follow the prefix; sizes the cost of ranking."""
+    due_ns: int | None = None
+    """By when it would be within its ranking budget; what cannot be goes behind what can."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,18 @@ def rank_job_id(rank_id: int) -> int:
 
 
 def rank_job(
-    cost: CostModel, rank_id: int, candidates: int, rest_tokens: int, psi_tokens: int, deadline_ns: int
+    cost: CostModel,
+    rank_id: int,
+    candidates: int,
+    rest_tokens: int,
+    psi_tokens: int,
+    deadline_ns: int,
+    due_ns: int | None = None,
 ) -> Job:
     """A rank on `psi_tokens` of psi, 0 for one in full; `rest_tokens` of the history and the delta come on top."""
     job_class = JobClass.RANK if psi_tokens else JobClass.FULL
     expected_ns = cost.rank_ns(candidates, rest_tokens, psi_tokens)
-    return Job(rank_job_id(rank_id), job_class, deadline_ns, expected_ns, droppable=True)
+    return Job(rank_job_id(rank_id), job_class, deadline_ns, expected_ns, droppable=True, due_ns=due_ns)
 
 
 def production_job_id(job_id: int) -> int:

@@ -164,17 +164,31 @@ class Production:
             self._come_to_rest(entry, cause)
 
     def promote(self, entry: Entry) -> None:
-        """Lend the job the earliest deadline of those who wait for it, and take it back when nobody does."""
+        """Lend the job the earliest deadline of those who wait for it, and take it back when nobody does.
+
+        It is too late only when it is so for each of them.
+        """
         if entry.job_id is None or entry.state not in HAS_JOB:
             return
         deadline_ns = min((self._books.ranks[rank_id].deadline_ns for rank_id in entry.joiners), default=None)
-        if deadline_ns == entry.promoted_ns:
+        due_ns = self._due_of(entry)
+        if (deadline_ns, due_ns) == (entry.promoted_ns, entry.promoted_due_ns):
             return
-        entry.promoted_ns = deadline_ns
+        entry.promoted_ns, entry.promoted_due_ns = deadline_ns, due_ns
         if deadline_ns is None:
             self._books.emit(DemoteProduction(entry.job_id))
         else:
-            self._books.emit(PromoteProduction(entry.job_id, deadline_ns))
+            self._books.emit(PromoteProduction(entry.job_id, deadline_ns, due_ns))
+
+    def _due_of(self, entry: Entry) -> int | None:
+        """By when psi must be there for the last of the joiners to be within its budget; None when one has none."""
+        ranks, cost = [self._books.ranks[rank_id] for rank_id in entry.joiners], self._books.cost
+        dues = [
+            rank.due_ns - cost.rank_ns(rank.suffix_tokens, 0, rank.chain.token_count)
+            for rank in ranks
+            if rank.due_ns is not None
+        ]
+        return max(dues) if dues and len(dues) == len(ranks) else None
 
     def _begin(self, entry: Entry, cause: Cause) -> None:
         job_id = self._books.entries.draw_job(entry)
@@ -184,7 +198,7 @@ class Production:
             self._compute(entry, cause)
             return
         self._books.counters.add("lookups")
-        entry.promoted_ns = None
+        entry.promoted_ns, entry.promoted_due_ns = None, None
         entry.move(PsiState.LOOKING_UP, cause)
         self._books.emit(StartLookup(job_id, entry.key, self._source_of(entry)))
 
@@ -192,7 +206,7 @@ class Production:
         """Extend from what is complete to the goal. A job that was promoted is promoted again: it is new work."""
         assert entry.job_id is not None and entry.goal_tokens > entry.tokens
         entry.target_tokens = entry.goal_tokens
-        entry.promoted_ns = None
+        entry.promoted_ns, entry.promoted_due_ns = None, None
         entry.move(PsiState.PRODUCING, cause)
         pages = tuple(entry.page_ids[: pages_of(entry.goal_tokens)])
         deadline_ns = self._deadline_of(entry)

@@ -39,6 +39,7 @@ class Ranking:
             event.deadline_ns,
             event.suffix_tokens,
             now_ns,
+            event.due_ns,
         )
         assert rank.rank_id not in self._books.ranks, f"rank {rank.rank_id} twice"
         if len(self._books.ranks) >= self._books.ranks_max:

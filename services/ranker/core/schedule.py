@@ -2,6 +2,11 @@
 
 Within a class the earliest deadline goes first.
 
+A job may say by when it is due, which is when its rank would be within the ranking budget; its deadline, when nobody
+waits any more, is later. What cannot be in time any more is set aside: it runs when nothing else is there to do.
+Else one job that is late makes the next one late, and a burst ends only when the device is idle. Shortly before its
+deadline it is back in its class, so that it is answered.
+
 Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
 takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
 the table wherever it stands in its queue: computing it would only make others late. When
@@ -26,6 +31,8 @@ import heapq
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+LAST_CALL_TIMES = 4
+"""A job is not set aside any more when its deadline is nearer than so many times what is left of it."""
 BEGUN_MAX = 4
 """One set aside by a full rank and one by a rank is the usual case; beyond that, deadlines cross."""
 
@@ -57,6 +64,8 @@ class Job:
     """Device time it is expected to take; of a job that was put back, what is left."""
     droppable: bool
     """May be dropped once its deadline has passed."""
+    due_ns: int | None = None
+    """By when it ought to end; None: by nothing but its deadline."""
 
     def is_late(self, now_ns: int) -> bool:
         """True when it should be dropped instead of run."""
@@ -84,13 +93,20 @@ class _Place:
     left_ns: int
     lent_until_ns: int | None = None
     is_begun: bool = False
+    is_aside: bool = False
+    """In the queue of those that cannot be in time any more."""
     sequence: int = 0
     """Of its last queueing: heap items of earlier ones are stale."""
 
-    def lend(self, job_class: JobClass, deadline_ns: int) -> None:
+    def lend(self, job_class: JobClass, deadline_ns: int, due_ns: int | None) -> None:
         own = self.own
         self.lent_until_ns = deadline_ns
-        self.job = replace(own, job_class=min(own.job_class, job_class), deadline_ns=min(own.deadline_ns, deadline_ns))
+        self.job = replace(
+            own,
+            job_class=min(own.job_class, job_class),
+            deadline_ns=min(own.deadline_ns, deadline_ns),
+            due_ns=due_ns if own.due_ns is None or due_ns is None else min(own.due_ns, due_ns),
+        )
 
     def take_back(self) -> None:
         self.lent_until_ns, self.job = None, self.own
@@ -103,6 +119,13 @@ class _Place:
     def is_late(self, now_ns: int) -> bool:
         """A job is not late while somebody whose deadline is to come waits for it."""
         return self.lent_until_ns is None and self.own.is_late(now_ns)
+
+    def is_hopeless(self, now_ns: int) -> bool:
+        """True when it is predicted to end after it is due, and its deadline leaves time to go behind others."""
+        due_ns, left_ns = self.job.due_ns, self.left_ns
+        if due_ns is None or now_ns + left_ns <= due_ns:
+            return False
+        return now_ns + LAST_CALL_TIMES * left_ns < self.job.deadline_ns
 
     @property
     def order(self) -> tuple[int, int]:
@@ -121,6 +144,7 @@ class Schedule:
         """Those of the waiting that were put back."""
         self._running: dict[int, _Place] = {}
         self._heaps: dict[JobClass, list[tuple[int, int, int]]] = {job_class: [] for job_class in JobClass}
+        self._aside: list[tuple[int, int, int]] = []
         self._lateness: list[tuple[int, int, int]] = []
         self._dropped: list[Job] = []
         self._sequence = 0
@@ -146,12 +170,13 @@ class Schedule:
     def take(self, now_ns: int) -> tuple[Job | None, tuple[Job, ...]]:
         """The job to run now, and those dropped; the caller answers for the dropped ones."""
         dropped = self.expire(now_ns)
-        for job_class in JobClass:
-            place = self._next(job_class)
-            if place is not None:
-                self._running[place.job.job_id] = self._unqueue(place.job.job_id)
-                return place.job, dropped
-        return None, dropped
+        self._sort_out(now_ns)
+        place = next((place for job_class in JobClass if (place := self._next(job_class, now_ns)) is not None), None)
+        place = place or self._next_aside()
+        if place is None:
+            return None, dropped
+        self._running[place.job.job_id] = self._unqueue(place.job.job_id)
+        return place.job, dropped
 
     def expire(self, now_ns: int) -> tuple[Job, ...]:
         """Drop what is late, anywhere in the queues; those dropped and shed since they were last asked for."""
@@ -159,14 +184,14 @@ class Schedule:
         dropped, self._dropped = self._dropped, []
         return tuple(dropped)
 
-    def promote(self, job_id: int, job_class: JobClass, deadline_ns: int) -> bool:
-        """Lend a job a more urgent class and an earlier deadline, in place of an earlier loan.
+    def promote(self, job_id: int, job_class: JobClass, deadline_ns: int, due_ns: int | None = None) -> bool:
+        """Lend a job a more urgent class and an earlier deadline, and when it is due, in place of an earlier loan.
 
-        Never makes it less urgent than it is by itself.
+        Makes it less urgent than it is by itself only by being too late for when it is due.
         """
         if (place := self._of(job_id)) is None:
             return False
-        place.lend(job_class, deadline_ns)
+        place.lend(job_class, deadline_ns, due_ns)
         self._requeue(place)
         return True
 
@@ -189,13 +214,17 @@ class Schedule:
         """True when a job of a more urgent class waits, or the running one is late. Cheap: asked at each step.
 
         Within a class only a job that is there on loan yields, to an earlier deadline: it may be
-        long, and those it would hold up are what its class is for.
+        long, and those it would hold up are what its class is for. One that cannot be in time any more yields to all
+        that can.
         """
         place = self._running[running.job_id]
         place.lapse(now_ns)
         if place.is_late(now_ns):
             return True
         self._drop_late(now_ns)
+        self._sort_out(now_ns)
+        if place.is_hopeless(now_ns):
+            return any(self._head(other) is not None for other in JobClass)
         job_class = place.job.job_class
         if any(self._head(other) is not None for other in JobClass if other < job_class):
             return True
@@ -251,7 +280,11 @@ class Schedule:
         assert len(self._dropped) <= 2 * self._jobs_max
         assert not self._waiting.keys() & self._running.keys()
         assert self._begun == {job_id: place for job_id, place in self._waiting.items() if place.is_begun}
-        queued = [item for heap in self._heaps.values() for item in heap if not self._is_stale(item)]
+        heaps = [*self._heaps.values(), self._aside]
+        queued = [item for heap in heaps for item in heap if not self._is_stale(item)]
+        aside = {item[2] for item in self._aside if not self._is_stale(item)}
+        assert aside == {job_id for job_id, place in self._waiting.items() if place.is_aside}
+        assert len(self._aside) <= 2 * self._jobs_max + 64
         assert sorted(item[2] for item in queued) == sorted(self._waiting)
         for job_class, heap in self._heaps.items():
             assert len(heap) <= 2 * self._jobs_max + 64
@@ -290,23 +323,41 @@ class Schedule:
             else:
                 self._queue(place)
 
-    def _next(self, job_class: JobClass) -> _Place | None:
+    def _next(self, job_class: JobClass, now_ns: int) -> _Place | None:
         """The earliest deadline of a class; of those begun when enough have. A rank waits for no other's memory."""
         head = self._head(job_class)
         is_waited_for = job_class <= JobClass.JOINED
         if head is None or head.is_begun or is_waited_for or len(self._begun) < self._begun_max:
             return head
-        begun = [place for place in self._begun.values() if place.job.job_class == job_class]
+        begun = [
+            place
+            for place in self._begun.values()
+            if place.job.job_class == job_class and not place.is_aside and not place.is_hopeless(now_ns)
+        ]
         return min(begun, key=lambda place: place.order) if begun else head
 
-    def _queue(self, place: _Place) -> None:
+    def _next_aside(self) -> _Place | None:
+        """Of those too late: one that has begun and holds its memory, else the earliest deadline."""
+        begun = [place for place in self._begun.values() if place.is_aside]
+        return min(begun, key=lambda place: place.order) if begun else self._top(self._aside)
+
+    def _sort_out(self, now_ns: int) -> None:
+        """Set aside what heads its class and cannot be in time any more; call back what must not wait longer."""
+        for job_class in JobClass:
+            while (place := self._head(job_class)) is not None and place.is_hopeless(now_ns):
+                self._queue(self._unqueue(place.job.job_id), is_aside=True)
+        while (place := self._top(self._aside)) is not None and not place.is_hopeless(now_ns):
+            self._queue(self._unqueue(place.job.job_id))
+
+    def _queue(self, place: _Place, *, is_aside: bool = False) -> None:
         self._sequence += 1
-        place.sequence = self._sequence
+        place.sequence, place.is_aside = self._sequence, is_aside
         job_id = place.job.job_id
         self._waiting[job_id] = place
         if place.is_begun:
             self._begun[job_id] = place
-        self._push(self._heaps[place.job.job_class], (place.job.deadline_ns, self._sequence, job_id))
+        heap = self._aside if is_aside else self._heaps[place.job.job_class]
+        self._push(heap, (place.job.deadline_ns, self._sequence, job_id))
         turns_ns = _turns_ns(place)
         if turns_ns is not None:
             self._push(self._lateness, (turns_ns, self._sequence, job_id))
@@ -327,7 +378,9 @@ class Schedule:
             self._queue(self._unqueue(place.job.job_id))
 
     def _head(self, job_class: JobClass) -> _Place | None:
-        heap = self._heaps[job_class]
+        return self._top(self._heaps[job_class])
+
+    def _top(self, heap: list[tuple[int, int, int]]) -> _Place | None:
         while heap and self._is_stale(heap[0]):
             heapq.heappop(heap)
         return self._waiting[heap[0][2]] if heap else None

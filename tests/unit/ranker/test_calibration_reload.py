@@ -23,4 +23,4 @@ def test_decoding_counts_once_for_each_byte_of_the_device():
     arena = device.allocate(8, ELEMENTS, torch.float32, 8).normal_()
     as_is = _reload_byte_ns(arena, device, None)
     codec, slow = (made("float32", ELEMENTS, None) for made in (Int8Codec, SlowCodec))
-    assert _reload_byte_ns(arena, device, slow) > 5 * _reload_byte_ns(arena, device, codec) > as_is
+    assert _reload_byte_ns(arena, device, slow) > 2 * _reload_byte_ns(arena, device, codec) > as_is

@@ -6,8 +6,16 @@ RANK, FULL, PRE = JobClass.RANK, JobClass.FULL, JobClass.PRE_INFER
 JOINED, APPEND = JobClass.JOINED, JobClass.APPEND
 
 
-def job(job_id: int, job_class: JobClass, deadline_ns: int, *, expected_ns: int = 10, droppable: bool = True) -> Job:
-    return Job(job_id, job_class, deadline_ns, expected_ns, droppable)
+def job(
+    job_id: int,
+    job_class: JobClass,
+    deadline_ns: int,
+    *,
+    expected_ns: int = 10,
+    droppable: bool = True,
+    due_ns: int | None = None,
+) -> Job:
+    return Job(job_id, job_class, deadline_ns, expected_ns, droppable, due_ns)
 
 
 def schedule(*jobs: Job, jobs_max: int = 16) -> Schedule:
