@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.ranker.core.schedule import AHEAD, LAST_CALL_TIMES, Job, JobClass, Queues, Schedule
+from services.ranker.core.schedule import AHEAD, ASIDE_ROOM_TIMES, Job, JobClass, Queues, Schedule
 
 JOBS_MAX = 6
 BEGUN_MAX = 2
@@ -40,8 +40,11 @@ class Known:
         return self.job.due_ns is not None and now_ns + self.own.expected_ns > self.job.due_ns
 
     def is_hopeless(self, now_ns: int) -> bool:
-        """Nor is its deadline so near that it must not wait."""
-        return self.is_behind(now_ns) and now_ns + LAST_CALL_TIMES * self.own.expected_ns < self.job.deadline_ns
+        """And its deadline leaves room to wait."""
+        job = self.job
+        if job.due_ns is None or not self.is_behind(now_ns):
+            return False
+        return job.due_ns + ASIDE_ROOM_TIMES * self.own.expected_ns <= job.deadline_ns
 
     def lapse(self, now_ns: int) -> bool:
         """End a loan that is over; True when the job is late then."""

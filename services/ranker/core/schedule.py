@@ -4,8 +4,9 @@ Within a class the earliest deadline goes first.
 
 A job may say by when it is due, which is when its rank would be within the ranking budget; its deadline, when nobody
 waits any more, is later. What cannot be in time any more is set aside: it runs when nothing else is there to do.
-Else one job that is late makes the next one late, and a burst ends only when the device is idle. Shortly before its
-deadline it is back in its class, so that it is answered.
+Else one job that is late makes the next one late, and a burst ends only when the device is idle. When there is more
+than can be done for long, what was set aside ends with its deadline. A job with little time between the two
+keeps its place.
 
 Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
 takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
@@ -31,8 +32,9 @@ import heapq
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-LAST_CALL_TIMES = 4
-"""A job is not set aside any more when its deadline is nearer than so many times what is left of it."""
+ASIDE_ROOM_TIMES = 4
+"""A job is set aside only when from when it is due to its deadline there is so many times what is left of it: else it
+would be dropped where it could have been a little late."""
 BEGUN_MAX = 4
 """One set aside by a full rank and one by a rank is the usual case; beyond that, deadlines cross."""
 
@@ -121,11 +123,11 @@ class _Place:
         return self.lent_until_ns is None and self.own.is_late(now_ns)
 
     def is_hopeless(self, now_ns: int) -> bool:
-        """True when it is predicted to end after it is due, and its deadline leaves time to go behind others."""
+        """True when it is predicted to end after it is due, and its deadline leaves room to go behind others."""
         due_ns, left_ns = self.job.due_ns, self.left_ns
         if due_ns is None or now_ns + left_ns <= due_ns:
             return False
-        return now_ns + LAST_CALL_TIMES * left_ns < self.job.deadline_ns
+        return due_ns + ASIDE_ROOM_TIMES * left_ns <= self.job.deadline_ns
 
     @property
     def order(self) -> tuple[int, int]:
@@ -342,12 +344,10 @@ class Schedule:
         return min(begun, key=lambda place: place.order) if begun else self._top(self._aside)
 
     def _sort_out(self, now_ns: int) -> None:
-        """Set aside what heads its class and cannot be in time any more; call back what must not wait longer."""
+        """Set aside what heads its class and cannot be in time any more."""
         for job_class in JobClass:
             while (place := self._head(job_class)) is not None and place.is_hopeless(now_ns):
                 self._queue(self._unqueue(place.job.job_id), is_aside=True)
-        while (place := self._top(self._aside)) is not None and not place.is_hopeless(now_ns):
-            self._queue(self._unqueue(place.job.job_id))
 
     def _queue(self, place: _Place, *, is_aside: bool = False) -> None:
         self._sequence += 1

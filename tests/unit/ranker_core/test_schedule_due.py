@@ -73,12 +73,27 @@ def test_two_that_are_late_do_not_take_turns():
     assert not made.must_yield(running, 20)
 
 
-def test_near_its_deadline_a_late_job_is_back_in_its_class():
-    made = schedule(job(1, RANK, 200, due_ns=50), job(2, FULL, FAR), job(3, FULL, FAR))
-    assert made.take(100)[0].job_id == 2, "late: 200 is far"
-    made.finish(2, 10)
-    assert made.take(160)[0].job_id == 1, "four times 10 before 200"
-    made.check()
+def test_a_job_whose_deadline_comes_soon_after_it_is_due_keeps_its_place():
+    made = schedule(job(1, RANK, 89, due_ns=50), job(2, RANK, 91, due_ns=50), job(3, FULL, FAR))
+    assert taken(made, 45) == [1, 3, 2], "four times 10 after 50 is 90"
+
+
+def test_when_there_is_too_much_for_long_half_is_in_time_and_the_rest_ends_with_its_deadline():
+    """Twice what the device can do: by deadline alone all would be late once the first were."""
+    made = schedule(jobs_max=64)
+    in_time, dropped, now_ns = 0, 0, 0
+    for number in range(400):
+        arrives_ns = 5 * number
+        assert made.submit(job(number, RANK, arrives_ns + 200, due_ns=arrives_ns + 30), max(now_ns, arrives_ns))
+        if number % 2:
+            head, late = made.take(now_ns)
+            assert head is not None
+            now_ns += 10
+            made.finish(head.job_id, 10)
+            in_time += head.due_ns is not None and now_ns <= head.due_ns
+            dropped += len(late)
+            made.check()
+    assert in_time >= 190 and dropped >= 150
 
 
 def test_late_jobs_that_have_begun_end_before_others_of_their_kind_begin():
