@@ -140,6 +140,9 @@ tier-bench: $(INSTALLED) generated ## reloads, stores and appends against copies
 tier-soak: $(INSTALLED) generated ## both tiers at full tables: 2 hours of virtual time, then 10 minutes of load with kills; ends with one JSON line
 	@$(BIN)/python -m bench.tiers.soak $(ARGS)
 
+bench-trigger: $(INSTALLED) generated ## what a decision of the trigger costs against a pre-infer; ends with one JSON line
+	@$(BIN)/python -m bench.trigger
+
 bench-router: $(INSTALLED) generated ## the router among 1,000 instances and under a million users, beside an empty hop; ends with one JSON line
 	@$(BIN)/python -m bench.router --real $(ARGS)
 
@@ -210,6 +213,6 @@ define pytest
 endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
-  bench-router bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
+  bench-router bench-trigger bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
   contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
 .PHONY: sim sim-many sim-report sim-test

@@ -15,6 +15,7 @@ from services.trigger.core.account import Account
 from services.trigger.core.admission import Admission
 from services.trigger.core.effects import DeclineReason
 from services.trigger.core.events import Arrived, Demand, InstanceView
+from services.trigger.core.price import Terms
 from services.trigger.core.risk import Assessment
 
 ABLATIONS = ("no_trigger", "no_affinity", "no_bound", "no_dram")
@@ -29,9 +30,7 @@ class AdmitEveryone(Admission):
     def _hopeless(self, event: Arrived, assessment: Assessment) -> DeclineReason | None:
         return None
 
-    def _over_bound(
-        self, instance: InstanceView, account: Account, assessment: Assessment, now_ns: int
-    ) -> DeclineReason | None:
+    def _over_bound(self, account: Account, assessment: Assessment, terms: Terms) -> DeclineReason | None:
         return None
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from relaygr.domain.feedback import Feedback
 from relaygr.domain.identity import PsiKey
 from services.ranker.core.effects import Acceptance, DeclineReason
 from services.router.core.binding import Branch, Subject
@@ -82,6 +83,8 @@ class PreInferAnswer:
     reason: DeclineReason | None
     queues: Queues
     production_ns: int
+    feedback: Feedback
+    ended_ticket_ids: tuple[str, ...]
 
 
 @dataclass(slots=True)

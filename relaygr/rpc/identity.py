@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relaygr.domain.cost import CostModel
+from relaygr.domain.feedback import Feedback
 from relaygr.domain.identity import (
     REQUEST_ID_BYTES_MAX,
     TENANT_BYTES_MAX,
@@ -46,6 +47,16 @@ def cost_to_pb(cost: CostModel) -> common_pb2.CostModel:
 def cost_from_pb(cost: common_pb2.CostModel) -> CostModel:
     """Protobuf to domain."""
     return CostModel(**_values(cost, CostModel))
+
+
+def feedback_to_pb(feedback: Feedback) -> common_pb2.Feedback:
+    """Domain to protobuf."""
+    return common_pb2.Feedback(**_values(feedback, Feedback))
+
+
+def feedback_from_pb(feedback: common_pb2.Feedback) -> Feedback:
+    """Protobuf to domain."""
+    return Feedback(**_values(feedback, Feedback))
 
 
 def _values(source: Any, shape: type) -> dict[str, Any]:

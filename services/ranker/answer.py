@@ -16,7 +16,7 @@ from opentelemetry.trace import set_span_in_context
 from relaygr.domain.identity import ModelIdentity, UserKey
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from relaygr.model.interface import RelayModel
-from relaygr.rpc.identity import model_to_pb
+from relaygr.rpc.identity import feedback_to_pb, model_to_pb
 from relaygr.telemetry import Telemetry, link_of, names
 from relaygr.telemetry.provider import current_span
 from relaygr.v1 import common_pb2, ranker_pb2
@@ -49,6 +49,8 @@ class Asked:
     is_ticket_foreign: bool
     arrived_ns: int
     prepare_ns: int
+    trigger_id: str = ""
+    """Who issued its ticket; empty without a usable one."""
 
 
 class Answers:
@@ -94,7 +96,12 @@ class Answers:
             backlog_ns=int(self._instance.cost_factor * queues.backlog_ns),
             device_used_bytes=seen.used_pages * page_bytes,
             device_budget_bytes=self._instance.record.device_budget_bytes,
+            rank_rate_hz=self._engine.observed.rank_rate_hz(time.monotonic_ns()),
         )
+
+    def feedback(self) -> common_pb2.Feedback:
+        """How pre-infers have fared here."""
+        return feedback_to_pb(self._engine.observed.feedback(self._engine.residency.snapshot().counters))
 
     def _model_pb(self, record: InstanceRecord) -> common_pb2.ModelIdentity:
         if self._model_of is None or self._model_of[0] is not record.model:

@@ -27,6 +27,7 @@ from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.core.jobs import placed_by_ns, rank_job
+from services.ranker.core.observed import Observed
 from services.ranker.core.residency import Residency
 from services.ranker.core.schedule import Queues
 from services.ranker.prefix import Prefix
@@ -107,6 +108,11 @@ class Engine:
             return queues
         pre_infer_jobs, backlog_ns = queues.pre_infer_jobs + jobs, queues.backlog_ns + coming_ns
         return replace(queues, pre_infer_jobs=pre_infer_jobs, backlog_ns=backlog_ns)
+
+    @property
+    def observed(self) -> Observed:
+        """What triggers are told of how it goes here."""
+        return self._productions.observed
 
     @property
     def is_dram_attached(self) -> bool:

@@ -30,6 +30,7 @@ from services.ranker.adapters.executor import Ending, Executor, Outcome
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.ranker.core.jobs import TELL_NS, production_job, production_job_id
+from services.ranker.core.observed import Observed
 from services.ranker.core.schedule import JobClass
 from services.ranker.dram_work import DramWork, Feed
 from services.ranker.metrics import RankerMetrics
@@ -52,6 +53,7 @@ class _Run:
     effect: fx.StartCompute
     span: Span
     submitted_unix_ns: int
+    submitted_ns: int
     chunks: list[Chunk] = field(default_factory=list)
     """Complete ones; grows on the device's thread."""
     told_unix_ns: int = 0
@@ -105,6 +107,8 @@ class Productions:
         self._coming_ns: dict[int, int] = {}
         """Of jobs that are still being looked up and will not be found: what the device will have to compute."""
         self._feed: Feed = lambda event: None
+        self.observed = Observed()
+        """What triggers are told of how it goes here."""
 
     def attach(self, feed: Feed) -> None:
         """Where endings are reported."""
@@ -185,7 +189,7 @@ class Productions:
             self._report(ev.ProductionFailed(effect.job_id, "history no longer at hand"))
             return
         job = production_job(self._cost, effect)
-        run = _Run(effect, self._start_span(effect, source), time.time_ns())
+        run = _Run(effect, self._start_span(effect, source), time.time_ns(), time.monotonic_ns())
         psi = PageView(self._arena, effect.page_ids, effect.from_tokens)
         work = produce(
             self._model,
@@ -225,6 +229,8 @@ class Productions:
         if outcome.ending is Ending.DONE:
             run.span.end()
             self._sources.pop((run.effect.key, run.effect.chain.digest), None)
+            # All that was not computing: also the time it was set aside for what is more urgent.
+            self.observed.produced(time.monotonic_ns() - run.submitted_ns - outcome.compute_ns)
             elapsed_ns = outcome.queued_ns + outcome.compute_ns
             self._metrics.produced("compute", elapsed_ns, set_span_in_context(run.span))
             self._feed(ev.ChunkEnded(run.effect.job_id, run.effect.to_tokens))

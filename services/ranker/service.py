@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import grpc
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross
 from relaygr.behaviours.store import CutGone
+from relaygr.domain.ended import EndedTickets
 from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.domain.instance import InstanceState
 from relaygr.errors import InvalidRequest, Refused, Stale
@@ -42,6 +43,20 @@ USER_TOKENS = 1
 """Tokens of a prefix beside its behaviours."""
 READS_MAX = 3
 """Times that a history is read while the store is being taken up anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TicketUse:
+    """What a rank's ticket says here."""
+
+    ticket_id: str | None
+    """None without a usable one."""
+    is_foreign: bool
+    """It belongs to another instance or boot."""
+    budget_ns: int
+    """0: none."""
+    trigger_id: str
+    """Who issued it."""
 
 
 class RankerService(ranker_pb2_grpc.RankerServiceServicer):
@@ -82,6 +97,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self._answers = Answers(engine, model, instance)
         self._observer = Observer(telemetry, metrics)
         self._on_state = on_state
+        self._ended = EndedTickets()
         self._deadline_default_ns = deadline_default_ns
         self._budget_default_ns = budget_default_ns
 
@@ -110,6 +126,8 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             reason=f"DECLINE_REASON_{reason or 'UNSPECIFIED'}",
             load=self._answers.load(),
             production_ns=self._production_ns(claims, answer),
+            feedback=self._answers.feedback(),
+            ended_ticket_ids=self._ended.take(claims.trigger_id),
         )
 
     def _production_ns(self, claims: common_pb2.TicketClaims, answer: fx.Accept | fx.Decline) -> int:
@@ -140,8 +158,12 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     async def Rank(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext) -> ranker_pb2.RankResponse:
         """Score candidates; losing psi is never an error."""
         arrived_ns = time.monotonic_ns()
+        self._engine.observed.rank_asked(arrived_ns)
         asked = self._read(request, context, arrived_ns)
         result = await self._engine.rank(asked.work)
+        # A rank that bypasses psi consumes no ticket.
+        if asked.work.ticket_id is not None and not asked.work.bypass_psi:
+            self._ended.put(asked.trigger_id, asked.work.ticket_id)
         response = self._answers.rank(asked, result)
         self._observer.ranked(asked, response)
         return response
@@ -149,28 +171,29 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     def _read(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext, arrived_ns: int) -> Asked:
         owner = user_key_of(request.tenant, request.user)
         checked_request_id(request.request_id)
-        ticket_id, is_foreign, budget_ns = self._ticket(request, owner)
+        ticket = self._ticket(request, owner)
         candidates, cross = self._candidates(request), self._cross(request)
         prefix, delta = self._history(request, owner)
         work = RankWork(
             key=self._key_of(owner, prefix),
             prefix=prefix,
             suffix=Suffix(delta, cross, candidates, request.request_time_s),
-            ticket_id=ticket_id,
+            ticket_id=ticket.ticket_id,
             deadline_ns=arrived_ns + remaining_ns(context, self._deadline_default_ns),
-            due_ns=arrived_ns + budget_ns if budget_ns else None,
+            due_ns=arrived_ns + ticket.budget_ns if ticket.budget_ns else None,
             bypass_psi=request.bypass_psi,
         )
-        return Asked(owner, request.request_id, work, is_foreign, arrived_ns, time.monotonic_ns() - arrived_ns)
+        prepare_ns = time.monotonic_ns() - arrived_ns
+        return Asked(owner, request.request_id, work, ticket.is_foreign, arrived_ns, prepare_ns, ticket.trigger_id)
 
-    def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> tuple[str | None, bool, int]:
-        """The ticket's id, None without a usable one; whether it belongs elsewhere; and the budget, nanoseconds.
+    def _ticket(self, request: ranker_pb2.RankRequest, owner: UserKey) -> _TicketUse:
+        """What the ticket says, if there is one.
 
         Raises:
             Stale: it is of another model, which a router that has not heard of this boot yet takes for this one's.
         """
         if not request.HasField("ticket"):
-            return None, False, self._budget_default_ns
+            return _TicketUse(None, False, self._budget_default_ns, "")
         claims = decode_ticket(request.ticket, self._ticket_key)
         if (claims.tenant, claims.user) != (owner.tenant, owner.user):
             raise InvalidRequest("ticket", "was issued for another user")
@@ -181,7 +204,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
             raise Stale("the ticket is of another model than this instance serves")
         is_foreign = self._is_foreign(claims)
         budget_ns = claims.rank_budget_ns or self._budget_default_ns
-        return None if is_foreign else claims.ticket_id, is_foreign, budget_ns
+        return _TicketUse(None if is_foreign else claims.ticket_id, is_foreign, budget_ns, claims.trigger_id)
 
     def _is_foreign(self, claims: common_pb2.TicketClaims) -> bool:
         record = self._instance.record
@@ -258,7 +281,10 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.ReleaseResponse:
         """End a ticket's reservation."""
         claims = decode_ticket(request.ticket, self._ticket_key)
-        return ranker_pb2.ReleaseResponse(was_held=self._engine.release(claims.ticket_id))
+        was_held = self._engine.release(claims.ticket_id)
+        if was_held:
+            self._ended.put(claims.trigger_id, claims.ticket_id)
+        return ranker_pb2.ReleaseResponse(was_held=was_held)
 
     async def Forget(
         self, request: ranker_pb2.ForgetRequest, context: grpc.aio.ServicerContext

@@ -21,6 +21,7 @@ from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
 from relaygr.errors import DeadlineTooShort, RelayError, Stale, Unreachable
 from relaygr.rpc.deadline import child_timeout_s
+from relaygr.rpc.identity import feedback_from_pb
 from relaygr.telemetry import Telemetry, current_span, names
 from relaygr.v1 import ranker_pb2
 from services.router.adapters.probes import Probes
@@ -127,10 +128,11 @@ class Relay:
         tokens = request.history.cut.behaviour_count + 1
         began_ns = self._clock()
         call = self._core.load.begin(target.instance_id, target.cost.extend_ns(tokens, 0), began_ns)
-        queues = None
+        queues = feedback = None
         try:
             response = await self._rankers.pre_infer(target.address, request, timeout_s)
             queues = queues_of(response.load)
+            feedback = feedback_from_pb(response.feedback) if response.HasField("feedback") else None
             self._metrics.chosen(Branch.TICKET)
             return response
         except Unreachable:
@@ -140,7 +142,7 @@ class Relay:
             self._answered(target, error, began_ns)
             raise
         finally:
-            self._core.load.end(call, self._clock(), queues)
+            self._core.load.end(call, self._clock(), queues, feedback)
 
     async def release(self, ticket: TicketRef, request: ranker_pb2.ReleaseRequest, left_ns: int) -> bool:
         """Give a reservation back; False when nothing was held or nobody could be asked: it ends with its window."""

@@ -7,10 +7,19 @@ from collections.abc import Callable
 
 import grpc
 
+from relaygr.domain.ended import EndedTickets
 from relaygr.domain.identity import UserKey
 from relaygr.errors import InvalidRequest, Unreachable
 from relaygr.rpc.deadline import remaining_ns
-from relaygr.rpc.identity import checked_request_id, cost_to_pb, limits_to_pb, model_from_pb, model_to_pb, user_key_of
+from relaygr.rpc.identity import (
+    checked_request_id,
+    cost_to_pb,
+    feedback_to_pb,
+    limits_to_pb,
+    model_from_pb,
+    model_to_pb,
+    user_key_of,
+)
 from relaygr.rpc.tickets import decode_ticket
 from relaygr.telemetry import current_span, names
 from relaygr.v1 import common_pb2, router_pb2
@@ -18,7 +27,6 @@ from relaygr.v1.ranker_pb2 import ReleaseRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Branch, Placement, Subject, TicketRef
-from services.router.core.ended import EndedTickets
 from services.router.core.events import UserPlaced
 from services.router.core.load import Queues
 from services.router.core.pins import WINDOW_NS_MAX
@@ -78,6 +86,7 @@ class RouterService(RouterServiceServicer):
         # Before the placement counts: what the user itself brings is not what it has to wait for.
         queues = self._core.load.queues(record.instance_id, now_ns)
         self._placed(placement, self._user_placed(request, subject, placement))
+        feedback = self._core.load.feedback(record.instance_id)
         span = current_span()
         span.set_attribute(names.ATTR_USER_HASH, subject.user_hash)
         span.set_attribute(names.ATTR_INSTANCE_ID, record.instance_id)
@@ -93,6 +102,7 @@ class RouterService(RouterServiceServicer):
             rank_rate_hz=self._core.load.rank_rate_hz(record.instance_id, now_ns),
             trigger_count=self._trigger_count(),
             ended_ticket_ids=self._ended.take(request.trigger_id),
+            feedback=feedback_to_pb(feedback) if feedback else None,
         )
 
     def _user_placed(
@@ -204,4 +214,5 @@ def _load_to_pb(queues: Queues, device_budget_bytes: int) -> common_pb2.Load:
         device_used_bytes=queues.device_used_bytes,
         # Before the first reply the registration says it.
         device_budget_bytes=queues.device_budget_bytes or device_budget_bytes,
+        rank_rate_hz=queues.rank_rate_hz,
     )

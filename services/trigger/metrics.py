@@ -18,6 +18,15 @@ class TriggerMetrics:
             lambda: [(size, {names.ATTR_INSTANCE_ID: instance_id}) for instance_id, size in admission.footprints()],
         )
 
+        telemetry.gauge(
+            names.METRIC_TRIGGER_SCALE,
+            lambda: [
+                (scale, {names.ATTR_INSTANCE_ID: instance_id, names.ATTR_TRIGGER_BOUND: bound})
+                for instance_id, *scales in admission.scales()
+                for bound, scale in zip(("footprint", "load"), scales, strict=True)
+            ],
+        )
+
     def decided(self, decision: str, reason: str) -> None:
         """Count an arrival."""
         self._arrivals.add(1, {names.ATTR_TRIGGER_DECISION: decision, names.ATTR_TRIGGER_REASON: reason})

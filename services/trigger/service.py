@@ -27,6 +27,7 @@ from services.trigger.config import TriggerConfig
 from services.trigger.core.admission import Admission, AdmissionRules
 from services.trigger.core.effects import Admit, Decline, Effect, PassBy
 from services.trigger.core.events import Arrived, Demand, TicketsEnded
+from services.trigger.core.price import Terms
 from services.trigger.core.risk import Assessment
 from services.trigger.metrics import TriggerMetrics
 
@@ -98,12 +99,12 @@ class TriggerService(TriggerServiceServicer):
         with self._telemetry.span(names.SPAN_TRIGGER_ADMISSION, attributes) as span:
             decided = self._decide(demand, binding)
             decision, reason = _names_of(decided)
-            span.set_attributes(_attributes_of(decision, reason, decided.assessment))
+            span.set_attributes(_attributes_of(decision, reason, decided))
             ticket = self._ticket(decided, arrival, cut, binding) if isinstance(decided, Admit) else None
         if ticket is not None:
             history = History(cut=cut, inline=request.history.inline, as_of_s=arrival.as_of_s)
             self._pre_infers.send(decided.ticket_id, ticket, history, demand.window_ns)
-        return self._answer(request_id, decision, reason, cut, decided.assessment, binding, ticket)
+        return self._answer(request_id, decision, reason, cut, decided, binding, ticket)
 
     async def _resolve(self, arrival: Arrival, head: LogHead | None, left_ns: int) -> Binding | None:
         """Ask the router, telling it what the last known instance's costs foretell."""
@@ -173,7 +174,7 @@ class TriggerService(TriggerServiceServicer):
         decision: str,
         reason: str,
         cut: Cut,
-        assessment: Assessment,
+        decided: Decided,
         binding: Binding,
         ticket: Ticket | None,
     ) -> ArriveResponse:
@@ -182,14 +183,7 @@ class TriggerService(TriggerServiceServicer):
             request_id=request_id,
             decision=f"DECISION_{decision}",
             reason=f"DECISION_REASON_{reason}",
-            predictions=Predictions(
-                full_ns=assessment.full_ns,
-                rank_on_psi_ns=assessment.rank_on_psi_ns,
-                pre_infer_ns=assessment.pre_infer_ns,
-                queue_ns=assessment.queue_ns,
-                rank_budget_ns=assessment.rank_budget_ns,
-                psi_bytes=assessment.psi_bytes,
-            ),
+            predictions=_predictions_of(decided.assessment, decided.terms),
             ticket=ticket,
             cut=cut,
             instance_id=binding.instance.instance_id,
@@ -213,8 +207,28 @@ def _names_of(decided: Decided) -> tuple[str, str]:
             return "DECLINED", decided.reason.value
 
 
-def _attributes_of(decision: str, reason: str, assessment: Assessment) -> dict[str, str | float | int]:
-    return {
+def _predictions_of(assessment: Assessment, terms: Terms | None) -> Predictions:
+    predictions = Predictions(
+        full_ns=assessment.full_ns,
+        rank_on_psi_ns=assessment.rank_on_psi_ns,
+        pre_infer_ns=assessment.pre_infer_ns,
+        queue_ns=assessment.queue_ns,
+        rank_budget_ns=assessment.rank_budget_ns,
+        psi_bytes=assessment.psi_bytes,
+    )
+    if terms is not None:
+        predictions.miss_saved = terms.miss_saved
+        predictions.price = terms.price
+        predictions.footprint_used = terms.footprint_used
+        predictions.load_used = terms.load_used
+        predictions.footprint_scale = terms.footprint_scale
+        predictions.load_scale = terms.load_scale
+    return predictions
+
+
+def _attributes_of(decision: str, reason: str, decided: Decided) -> dict[str, str | float | int]:
+    assessment, terms = decided.assessment, decided.terms
+    attributes: dict[str, str | float | int] = {
         names.ATTR_TRIGGER_DECISION: decision,
         names.ATTR_TRIGGER_REASON: reason,
         names.ATTR_TRIGGER_FULL_MS: assessment.full_ns / 1e6,
@@ -224,3 +238,9 @@ def _attributes_of(decision: str, reason: str, assessment: Assessment) -> dict[s
         names.ATTR_TRIGGER_BUDGET_MS: assessment.rank_budget_ns / 1e6,
         names.ATTR_TRIGGER_PSI_BYTES: assessment.psi_bytes,
     }
+    if terms is not None:
+        attributes[names.ATTR_TRIGGER_MISS_SAVED] = terms.miss_saved
+        attributes[names.ATTR_TRIGGER_PRICE] = terms.price
+        attributes[names.ATTR_TRIGGER_FOOTPRINT_USED] = terms.footprint_used
+        attributes[names.ATTR_TRIGGER_LOAD_USED] = terms.load_used
+    return attributes

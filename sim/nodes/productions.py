@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class _Run:
     """A production on the device."""
 
-    __slots__ = ("effect", "job", "tokens", "told_ns", "told_tokens")
+    __slots__ = ("effect", "job", "submitted_ns", "tokens", "told_ns", "told_tokens")
 
     def __init__(self, effect: fx.StartCompute, job: Job, tokens: list[int], now_ns: int) -> None:
         self.effect = effect
         self.job = job
         self.tokens = tokens
         """Covered after each chunk."""
-        self.told_ns = now_ns
+        self.submitted_ns = self.told_ns = now_ns
         self.told_tokens = effect.from_tokens
 
 
@@ -83,6 +83,7 @@ class Productions:
     def _computed(self, run: _Run, is_done: bool, spent_ns: int, chunks: int) -> None:
         effect, now_ns = run.effect, self._ranker.clock_ns()
         if is_done:
+            self._ranker.observed.produced(now_ns - run.submitted_ns - spent_ns)
             self._ranker.worked(run.job.expected_ns, spent_ns)
             self._tell(run, effect.to_tokens, now_ns)
             return

@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import exp
 
 from relaygr.domain.cost import CostModel
+from relaygr.domain.ended import EndedTickets
 from relaygr.domain.identity import PsiKey
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from services.ranker.core import effects as fx
@@ -18,6 +19,7 @@ from services.ranker.core import events as ev
 from services.ranker.core.costs import CostWatch
 from services.ranker.core.eviction import LeastWorth
 from services.ranker.core.jobs import placed_by_ns, production_job_id, rank_job, rank_job_id
+from services.ranker.core.observed import Observed
 from services.ranker.core.residency import Residency
 from services.router.core.load import Queues
 from sim.chains import LogChain
@@ -84,6 +86,8 @@ class Ranker(Process):
             policy=LeastWorth(),
         )
         self.costs = CostWatch(record.cost)
+        self.observed = Observed()
+        self._ended = EndedTickets()
         self.psi = PsiWatch(name)
         self._timer = Timer(self, self.core, self._expire)
         self._deadlines = Deadlines(self, self._rank_late)
@@ -145,17 +149,21 @@ class Ranker(Process):
             production_ns = self.record.cost.extend_ns(missing, answer.begins_tokens)
         if is_accepted:
             call.about.is_accepted = True
-        replied = PreInferAnswer(acceptance, reason, self.load(), production_ns)
+        feedback = self.observed.feedback(self.core.snapshot().counters)
+        ended = tuple(self._ended.take(ticket.trigger_id))
+        replied = PreInferAnswer(acceptance, reason, self.load(), production_ns, feedback, ended)
         self._network.reply(self, call.caller, call.caller.pre_infer_answered, call, replied)
 
     def release(self, ticket: Ticket) -> None:
         """A request was abandoned."""
         self.psi.closed(ticket.ticket_id)
+        self._ended.put(ticket.trigger_id, ticket.ticket_id)
         self.feed(ev.TicketReleased(ticket.ticket_id))
 
     def rank(self, call: Asked, request: Request, left_ns: int) -> None:
         """Score; losing psi is never an error."""
         now_ns, ticket = self.clock_ns(), request.ticket
+        self.observed.rank_asked(now_ns)
         if ticket is not None and ticket.model_key != self.model_key:
             self._network.reply(self, call.caller, call.caller.rank_refused, call, "STALE")
             return
@@ -206,6 +214,7 @@ class Ranker(Process):
             int(self.costs.factor * backlog_ns),
             used * page_bytes,
             self.record.device_budget_bytes,
+            self.observed.rank_rate_hz(self.clock_ns()),
         )
 
     def _expire(self) -> None:
@@ -364,6 +373,9 @@ class Ranker(Process):
             fallback = "FOREIGN_TICKET"
         record = self.record
         answer = RankAnswer(tier, fallback, record.instance_id, record.epoch, self.model_key, self.load())
+        request: Request = call.about
+        if request.ticket is not None and not call.tried:
+            self._ended.put(request.ticket.trigger_id, request.ticket.ticket_id)
         self._over(call)
         self._network.reply(self, call.caller, call.caller.rank_answered, call.extra, answer)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from relaygr.domain.ended import EndedTickets
 from services.router.core.binding import Binding, Branch, Placement, Refusal, TicketRef
 from services.router.core.effects import ChangeMembers, ConfirmLoss, Effect, ForgetPeer, PinUser, StartProbe
-from services.router.core.ended import EndedTickets
 from services.router.core.events import CallFailed, Event, FenceReason, PinRead
 from services.router.core.patience import ATTEMPTS_MAX, CHECK_AT, LEAVE_AT, expected_rank_ns
 from services.router.core.placing import user_placed
@@ -115,6 +115,7 @@ class Router(Process):
             queues.backlog_ns,
             load.rank_rate_hz(record.instance_id, now_ns),
             self.trigger_count,
+            load.feedback(record.instance_id),
         )
         member = self.core.members.get(record.instance_id)
         assert member is not None
@@ -145,11 +146,12 @@ class Router(Process):
         if mine.is_over:
             return
         mine.is_over = True
-        self.core.load.end(mine.number, self.clock_ns(), answer.queues)
+        self.core.load.end(mine.number, self.clock_ns(), answer.queues, answer.feedback)
         self._checks.touch(self.core)
         call = mine.extra[0]
         outcome = answer.acceptance.value if answer.acceptance is not None else "DECLINED"
-        self.network.reply(self, call.caller, call.caller.pre_infer_ended, call, outcome, answer.production_ns or None)
+        told = call, outcome, answer.production_ns or None, answer.ended_ticket_ids
+        self.network.reply(self, call.caller, call.caller.pre_infer_ended, *told)
 
     def _pre_infer_failed(self, mine: Asked, ticket: Ticket) -> None:
         call, target = mine.extra

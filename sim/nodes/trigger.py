@@ -102,8 +102,12 @@ class Trigger(Process):
             self._send(ticket, request)
         self._answer(call, _name_of(decided), ticket)
 
-    def pre_infer_ended(self, mine: Asked, outcome: str, production_ns: int | None) -> None:
-        """What became of a pre-infer."""
+    def pre_infer_ended(
+        self, mine: Asked, outcome: str, production_ns: int | None, ended_ticket_ids: tuple[str, ...] = ()
+    ) -> None:
+        """What became of a pre-infer, and tickets that have ended."""
+        if ended_ticket_ids:
+            self._feed(TicketsEnded(ended_ticket_ids))
         if not mine.is_over:
             mine.is_over = True
             self._feed(PreInferAnswered(mine.extra, _OUTCOMES.get(outcome, Outcome.UNREACHABLE), production_ns))

@@ -52,6 +52,8 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.record = record(name, epoch=epoch, model=model)
         self.asked = []
         self.backlog_ns = 0
+        self.rank_rate_hz = 0.0
+        self.feedback = None
         self.dram_reached = True
         self.was_held = True
         self.error = None
@@ -79,11 +81,13 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
         await self.server.stop(0)
 
     def load(self):
-        return common_pb2.Load(backlog_ns=self.backlog_ns, device_budget_bytes=1 << 30)
+        return common_pb2.Load(backlog_ns=self.backlog_ns, device_budget_bytes=1 << 30, rank_rate_hz=self.rank_rate_hz)
 
     async def PreInfer(self, request, context):
         await self._take("PreInfer", request)
-        return ranker_pb2.PreInferResponse(acceptance=ranker_pb2.ACCEPTANCE_STARTED, load=self.load())
+        return ranker_pb2.PreInferResponse(
+            acceptance=ranker_pb2.ACCEPTANCE_STARTED, load=self.load(), feedback=self.feedback
+        )
 
     async def Rank(self, request, context):
         await self._take("Rank", request)

@@ -328,3 +328,23 @@ async def test_a_failure_on_psi_costs_speed_not_the_answer(world: World, monkeyp
     response = await world.rank(request)
     assert response.fallback == ranker_pb2.FALLBACK_REASON_PRODUCTION_FAILED
     assert await world.difference(request, response) <= 1e-5
+
+
+async def test_it_tells_how_pre_infers_and_ranks_fare_here(world: World) -> None:
+    behaviours = history(7, 500)
+    first, second = (world.ticket(behaviours, trigger_id="trigger-1") for _ in range(2))
+    answer = await world.pre_infer(behaviours, first)
+    assert (answer.feedback.pre_infers, answer.feedback.relays, list(answer.ended_ticket_ids)) == (1, 0, [])
+    await world.until_idle()
+    ranked = await world.rank(world.rank_request(behaviours, ticket=first))
+    assert ranked.load.rank_rate_hz > 0
+    other = await world.pre_infer(behaviours, world.ticket(behaviours, trigger_id="trigger-2"))
+    assert list(other.ended_ticket_ids) == [], "another trigger's"
+    told = await world.pre_infer(behaviours, second)
+    assert list(told.ended_ticket_ids) == ["t1"]
+    feedback = told.feedback
+    assert (feedback.pre_infers, feedback.relays, feedback.relays_lost, feedback.productions) == (3, 1, 0, 1)
+    assert 0 <= feedback.production_wait_ns < 5_000_000_000
+    await world.stub.Release(ranker_pb2.ReleaseRequest(ticket=second), timeout=5)
+    last = await world.pre_infer(behaviours, world.ticket(behaviours, trigger_id="trigger-1"))
+    assert list(last.ended_ticket_ids) == ["t2"]

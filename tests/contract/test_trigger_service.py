@@ -350,3 +350,32 @@ async def test_real_inline_history_weighs_nothing_to_the_trigger():
         cut = Cut(behaviour_count=len(behaviours), digest=bytes(16))
         answer = await rig.arrive(history=History(inline=behaviours.to_pb().SerializeToString(), cut=cut))
         assert answer.decision == Decision.DECISION_ADMITTED
+
+
+async def test_ticket_that_the_instance_says_has_ended_frees_its_bytes():
+    async with running() as rig:
+        first = decode_ticket((await rig.arrive()).ticket, KEY)
+        await _settled(lambda: rig.service.admission.holdings.unanswered == 0)
+        # Its rank came by another router, which this trigger does not ask.
+        rig.router.acceptance = PreInferResponse(
+            acceptance=Acceptance.ACCEPTANCE_STARTED, ended_ticket_ids=[first.ticket_id, "nobody's"]
+        )
+        await rig.arrive()
+        await _settled(lambda: rig.service.admission.open_bytes("ranker-0", 7) == PSI_BYTES)
+
+
+async def test_a_decision_at_the_bounds_carries_its_numbers():
+    async with running() as rig:
+        rig.router.resolved = resolve_response(
+            load=Load(device_budget_bytes=int(2 * PSI_BYTES / CONFIG.footprint_share))
+        )
+        empty, half = (await rig.arrive()).predictions, (await rig.arrive()).predictions
+        assert (empty.footprint_used, half.footprint_used) == (0.0, 0.5)
+        assert (half.footprint_scale, half.load_scale, half.price) == (1.0, 1.0, 0.0)
+        assert 0 < half.load_used < 1
+        assert half.miss_saved == 1.0
+        refused = await rig.arrive()
+        assert refused.reason == DecisionReason.DECISION_REASON_FOOTPRINT
+        assert refused.predictions.footprint_used == refused.predictions.price == 1.0
+        spans = [span for span in rig.spans.get_finished_spans() if span.name == "relaygr.trigger.admission"]
+        assert spans[-1].attributes["relaygr.trigger.footprint_used"] == 1.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pytest
 
+from relaygr.domain.ended import EndedTickets
 from relaygr.domain.identity import PsiKey, UserKey
 from services.expander.core.effects import StoreGrant
 from services.expander.core.entries import Content
@@ -17,7 +18,6 @@ from services.expander.core.events import LockProbed
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
 from services.router.core.binding import Binding
-from services.router.core.ended import EndedTickets
 from services.router.core.events import PinRead, Registered
 from services.router.core.orders import KEPT
 from services.trigger.core.admission import Admission

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from services.router.core.ended import TAKEN_MAX, EndedTickets
+from relaygr.domain.ended import TAKEN_MAX, EndedTickets
 
 TRIGGERS_MAX = 3
 TICKETS_MAX = 4

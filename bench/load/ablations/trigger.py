@@ -14,6 +14,7 @@ from services.trigger.core.account import Account
 from services.trigger.core.admission import Admission
 from services.trigger.core.effects import DeclineReason
 from services.trigger.core.events import Arrived, Demand, InstanceView
+from services.trigger.core.price import Terms
 from services.trigger.core.risk import Assessment
 
 NO_BOUND_BYTES = 1 << 62
@@ -39,12 +40,10 @@ class AdmitEverything(Admission):
     def _hopeless(self, event: Arrived, assessment: Assessment) -> DeclineReason | None:
         return None
 
-    def _footprint_share_bytes(self, instance: InstanceView) -> int:
+    def _footprint_share_bytes(self, instance: InstanceView, scale: float) -> int:
         return NO_BOUND_BYTES
 
-    def _over_bound(
-        self, instance: InstanceView, account: Account, assessment: Assessment, now_ns: int
-    ) -> DeclineReason | None:
+    def _over_bound(self, account: Account, assessment: Assessment, terms: Terms) -> DeclineReason | None:
         return None
 
 

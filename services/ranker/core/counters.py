@@ -14,6 +14,7 @@ RACE_COUNTERS = (
 _PLAIN_COUNTERS = (
     "rank_with_ticket",
     "rank_with_ticket_hit",
+    "rank_with_ticket_lost",
     "rank_partial",
     "rank_waited",
     "rank_overtook",

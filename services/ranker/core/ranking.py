@@ -182,7 +182,7 @@ class Ranking:
         rank.state, rank.entry_id = RankState.FULL, None
         self._books.counters.add(f"full_{reason.value.lower()}")
         if reason != FallbackReason.FORGOTTEN:
-            self._count_answer(rank, is_hit=False)
+            self._count_answer(rank, is_hit=False, is_lost=self._has_lost(rank))
         self._books.emit(RankInFull(rank.rank_id, reason))
 
     def _refuse(self, rank: Rank) -> None:
@@ -229,12 +229,19 @@ class Ranking:
             return FallbackReason.DIGEST_MISMATCH
         return FallbackReason.PRODUCTION_FAILED
 
-    def _count_answer(self, rank: Rank, *, is_hit: bool) -> None:
+    def _has_lost(self, rank: Rank) -> bool:
+        """True when an open ticket's psi is neither there nor on its way. One on its way is late, not lost."""
+        entry = self._books.entries.by_key.get(rank.key)
+        return rank.ticket_id in self._books.tickets.open and (entry is None or not entry.is_pending)
+
+    def _count_answer(self, rank: Rank, *, is_hit: bool, is_lost: bool = False) -> None:
         """Survival (I1): of the tickets whose rank came, how many found psi. A forgotten user's is no loss."""
         if rank.ticket_id is not None and self._books.tickets.first_answer(rank.ticket_id):
             self._books.counters.add("rank_with_ticket")
             if is_hit:
                 self._books.counters.add("rank_with_ticket_hit")
+            if is_lost:
+                self._books.counters.add("rank_with_ticket_lost")
 
     def _count_unknown(self) -> None:
         if self._books.untracked_ranks:

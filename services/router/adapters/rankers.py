@@ -83,6 +83,7 @@ def queues_of(load: common_pb2.Load) -> Queues:
         backlog_ns=load.backlog_ns,
         device_used_bytes=load.device_used_bytes,
         device_budget_bytes=load.device_budget_bytes,
+        rank_rate_hz=max(0.0, load.rank_rate_hz),
     )
 
 

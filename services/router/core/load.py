@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from relaygr.domain.feedback import Feedback
 from services.router.core.total import Line, LoadTotal
 
 RATE_MEMORY_NS = 10_000_000_000
@@ -36,6 +37,8 @@ class Queues:
     backlog_ns: int = 0
     device_used_bytes: int = 0
     device_budget_bytes: int = 0
+    rank_rate_hz: float = 0.0
+    """Ranks a second that reach it, from everybody; 0: it does not say."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class _Instance:
     heard_ns: int = 0
     rank_rate_hz: float = 0.0
     rate_ns: int = 0
+    feedback: Feedback | None = None
 
     def promised_at(self, now_ns: int) -> int:
         return self.promised_ns if now_ns < self.promised_until_ns else 0
@@ -157,7 +161,9 @@ class LoadView:
         if due is not None and instance is not None:
             instance.due_ns -= due.rank_ns
 
-    def end(self, call_number: int, now_ns: int, queues: Queues | None = None) -> None:
+    def end(
+        self, call_number: int, now_ns: int, queues: Queues | None = None, feedback: Feedback | None = None
+    ) -> None:
         """A call ended; with what its reply said, if it had one. Repeatable."""
         call = self._calls.pop(call_number, None)
         if call is None:
@@ -171,6 +177,7 @@ class LoadView:
             instance.since_report_ns -= call.expected_ns
         if queues is not None:
             self.report(call.instance_id, queues, now_ns)
+        instance.feedback = feedback or instance.feedback
 
     def report(self, instance_id: str, queues: Queues, now_ns: int) -> None:
         """An instance said how long its queues are."""
@@ -229,9 +236,21 @@ class LoadView:
         return replace(reported, backlog_ns=self.load_ns(instance_id, now_ns))
 
     def rank_rate_hz(self, instance_id: str, now_ns: int) -> float:
-        """Ranks per second sent to an instance, smoothed over some seconds."""
+        """Ranks a second that reach an instance, smoothed: as it last said, and no less than what is sent from here.
+
+        Other routers send to it as well, so that what is sent from here is a part of them. What it said fades like a
+        rate that nothing is added to.
+        """
         instance = self._instances.get(instance_id)
-        return instance.rate_at(now_ns) if instance else 0.0
+        if instance is None:
+            return 0.0
+        faded = math.exp(-max(0, now_ns - instance.reported_ns) / RATE_MEMORY_NS)
+        return max(instance.rate_at(now_ns), instance.queues.rank_rate_hz * faded)
+
+    def feedback(self, instance_id: str) -> Feedback | None:
+        """How pre-infers have fared at an instance, as it last told; None when it has not."""
+        instance = self._instances.get(instance_id)
+        return instance.feedback if instance else None
 
     def forget(self, instance_id: str) -> None:
         """The instance is gone, or another boot of it came: start from nothing."""

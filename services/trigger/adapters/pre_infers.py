@@ -17,7 +17,7 @@ from relaygr.telemetry import Telemetry, names
 from relaygr.v1.common_pb2 import History, Ticket
 from relaygr.v1.ranker_pb2 import Acceptance, DeclineReason, PreInferResponse
 from services.trigger.adapters.router import RouterClient
-from services.trigger.core.events import Outcome, PreInferAnswered
+from services.trigger.core.events import Outcome, PreInferAnswered, TicketsEnded
 from services.trigger.metrics import TriggerMetrics
 
 _OUTCOMES = {
@@ -34,7 +34,7 @@ class PreInfers:
     def __init__(
         self,
         router: RouterClient,
-        report: Callable[[PreInferAnswered], None],
+        report: Callable[[PreInferAnswered | TicketsEnded], None],
         telemetry: Telemetry,
         metrics: TriggerMetrics,
     ):
@@ -68,6 +68,8 @@ class PreInfers:
                 outcome, reason = _outcome_of(answer), answer.reason
                 # An instance that does not fill it in says 0 for a production, which takes some time.
                 production_ns = answer.production_ns or None
+                if answer.ended_ticket_ids:
+                    self._report(TicketsEnded(tuple(answer.ended_ticket_ids)))
             except RelayError as error:
                 # Not an error of the request: its rank runs in full.
                 span.set_attribute(names.ATTR_ERROR, type(error).__name__)

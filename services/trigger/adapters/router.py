@@ -10,7 +10,7 @@ from relaygr.domain.identity import ModelIdentity, ModelLimits, UserKey
 from relaygr.errors import InvalidRequest, RelayError, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.deadline import child_timeout_s
-from relaygr.rpc.identity import cost_from_pb, limits_from_pb, model_from_pb
+from relaygr.rpc.identity import cost_from_pb, feedback_from_pb, limits_from_pb, model_from_pb
 from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
 from relaygr.v1.common_pb2 import History, Ticket
@@ -134,6 +134,7 @@ def _binding_of(response: ResolveResponse) -> Binding | None:
         backlog_ns=response.load.backlog_ns,
         rank_rate_hz=max(0.0, response.rank_rate_hz),
         trigger_count=max(1, response.trigger_count),
+        feedback=feedback_from_pb(response.feedback) if response.HasField("feedback") else None,
     )
     ended_ids = tuple(response.ended_ticket_ids)
     return Binding(instance, model_from_pb(response.model), limits_from_pb(response.limits), ended_ids)

@@ -2,11 +2,14 @@
 
 Footprint: bytes of its open tickets. Load: device time it charged, as a debt that drains
 at the trigger's share of the device. Plus the moments of recent requests' full inference,
-from which the risk test takes its wait.
+from which the risk test takes its wait, what is typical of those at risk, and what the
+instance's feedback leaves of both bounds.
 """
 
 from __future__ import annotations
 
+from services.trigger.core.pressure import Pressure
+from services.trigger.core.price import Typical
 from services.trigger.core.risk import ServiceTimes
 
 _MILLION = 1_000_000
@@ -55,10 +58,12 @@ class LoadDebt:
 class Account:
     """One trigger's promises on one boot of one instance."""
 
-    __slots__ = ("load", "open_bytes", "open_tickets", "seen_ns", "service_times")
+    __slots__ = ("load", "open_bytes", "open_tickets", "pressure", "seen_ns", "service_times", "typical")
 
     def __init__(self, now_ns: int):
         self.service_times = ServiceTimes()
+        self.typical = Typical()
+        self.pressure = Pressure(now_ns)
         self.load = LoadDebt(now_ns)
         self.open_bytes = 0
         self.open_tickets = 0

@@ -9,8 +9,10 @@ ran in full, assessed, and if at risk held against, in this order:
     TABLE_FULL    a table of this trigger is full
     FOOTPRINT     bytes of open tickets on this boot of the instance exceed the share
     LOAD          pre-infer device time exceeds the share
+    LOW_VALUE     either share is half used, and what is left is kept for those that would miss more surely
 
-Both shares are divided by the number of triggers. A ticket's bytes count until its rank was
+Both shares are divided by the number of triggers, and scaled by what the instance tells of
+its pre-infers (pressure.py); what is left of them has a price (price.py). A ticket's bytes count until its rank was
 answered, as far as the router tells, and otherwise until its window ends, whatever the ranker
 answered to the pre-infer: a share that counted only accepted tickets could be outgrown by
 what is still on its way. Its device time is given back when the ranker found psi there, joined it
@@ -24,12 +26,14 @@ Source: design, section 3 (trigger) and I1, I3, I7.
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
-from services.trigger.core import risk
+from services.trigger.core import risk, worth
 from services.trigger.core.account import Account
 from services.trigger.core.effects import Admit, Decline, DeclineReason, Effect, EndReservation, PassBy
 from services.trigger.core.events import Arrived, Demand, Event, InstanceView, Outcome, PreInferAnswered, TicketsEnded
+from services.trigger.core.price import Terms, price, used_of
 from services.trigger.core.risk import Assessment
 
 GAIN_MIN_PERCENT = 10
@@ -50,7 +54,8 @@ class AdmissionRules:
     pre_infer_share: float
     """Device seconds a second that pre-infers of all triggers may take on an instance."""
     load_burst_ns: int
-    """The load bound holds over spans of about this length; shorter bursts pass."""
+    """The load bound holds over spans of about this length, times the square root of the number of triggers;
+    shorter bursts pass."""
     tickets_max: int
     """Open tickets of this trigger."""
     unanswered_max: int
@@ -118,6 +123,11 @@ class Admission:
             sizes[instance_id] = sizes.get(instance_id, 0) + account.open_bytes
         return list(sizes.items())
 
+    def scales(self) -> list[tuple[str, float, float]]:
+        """What feedback leaves of the footprint and the load bound, by instance; of its boots, the one seen last."""
+        last = {key[0]: account.pressure for key, account in list(self._accounts.items())}
+        return [(instance_id, pressure.footprint, pressure.load) for instance_id, pressure in last.items()]
+
     def open_bytes(self, instance_id: str, epoch: int) -> int:
         """Bytes of open tickets on one boot of an instance."""
         account = self._accounts.get((instance_id, epoch))
@@ -184,6 +194,7 @@ class Admission:
             assert [account.open_bytes, account.open_tickets] == totals[key]
             assert account.open_bytes <= share_bytes.get(key, 0), "footprint bound (I1, I3)"
             assert account.load.debt_ns >= 0
+            account.pressure.check()
 
     def _arrived(self, event: Arrived, now_ns: int) -> Effect:
         assert event.ticket_id not in self._tickets, "ticket ids are unique"
@@ -193,16 +204,20 @@ class Admission:
         is_listed = account is not None
         account = account or Account(now_ns)
         account.service_times.observe(risk.full_ns(event.demand, event.instance.cost))
+        account.pressure.observe(event.instance.feedback, account.typical.window_ns, now_ns)
         assessment = self._assess(event.demand, event.instance, account)
         if not assessment.is_at_risk:
             return PassBy(event.ticket_id, assessment)
         reason = self._hopeless(event, assessment)
         if reason is None and (not is_listed or self._is_full()):
             reason = DeclineReason.TABLE_FULL
-        reason = reason or self._over_bound(event.instance, account, assessment, now_ns)
         if reason is not None:
             return Decline(event.ticket_id, reason, assessment)
-        return self._admit(event, key, account, assessment, now_ns)
+        terms = self._terms(event, account, assessment, now_ns)
+        reason = self._over_bound(account, assessment, terms)
+        if reason is not None:
+            return Decline(event.ticket_id, reason, assessment, terms)
+        return self._admit(event, key, account, assessment, terms, now_ns)
 
     def _assess(self, demand: Demand, instance: InstanceView, account: Account) -> Assessment:
         quantile = self._rules.slo_quantile
@@ -230,44 +245,66 @@ class Admission:
 
     def _hopeless(self, event: Arrived, assessment: Assessment) -> DeclineReason | None:
         """Why a pre-infer could not help this request, whatever the bounds say."""
-        demand, instance = event.demand, event.instance
+        demand = event.demand
         if demand.prefix_tokens <= 1:
             return DeclineReason.EMPTY_PREFIX
         saved_ns = assessment.full_ns - assessment.rank_on_psi_ns
         if saved_ns * 100 < GAIN_MIN_PERCENT * assessment.full_ns:
             return DeclineReason.NO_GAIN
-        # Expected times, without the margin of error: this weighs two ways against each other.
         expected = assessment.expected
-        # A pre-infer is the last class of its device: all that is queued goes first.
-        late_ns = instance.backlog_ns + expected.pre_infer_ns - demand.time_to_rank_ns
-        if late_ns + expected.rank_on_psi_ns <= demand.rank_budget_ns:
+        if worth.late_ns(event, assessment) + expected.rank_on_psi_ns <= demand.rank_budget_ns:
             return None
-        # A rank that joins lends its class, so at most the pre-infer itself is left to wait for.
-        join_ns = min(late_ns, expected.pre_infer_ns) + expected.rank_on_psi_ns
-        return None if join_ns < expected.full_ns else DeclineReason.TOO_LATE
+        return None if worth.join_ns(event, assessment) < expected.full_ns else DeclineReason.TOO_LATE
 
-    def _footprint_share_bytes(self, instance: InstanceView) -> int:
-        return int(instance.device_budget_bytes * self._rules.footprint_share) // instance.trigger_count
+    def _footprint_share_bytes(self, instance: InstanceView, scale: float) -> int:
+        return int(instance.device_budget_bytes * self._rules.footprint_share * scale) // instance.trigger_count
 
-    def _over_bound(
-        self, instance: InstanceView, account: Account, assessment: Assessment, now_ns: int
-    ) -> DeclineReason | None:
-        if account.open_bytes + assessment.psi_bytes > self._footprint_share_bytes(instance):
+    def _terms(self, event: Arrived, account: Account, assessment: Assessment, now_ns: int) -> Terms:
+        """What the bounds leave for this request, and what they ask for it."""
+        rules, instance, pressure, typical = self._rules, event.instance, account.pressure, account.typical
+        pre_infer_ns = assessment.expected.pre_infer_ns
+        typical.observe(assessment.psi_bytes, pre_infer_ns, event.demand.window_ns)
+        bound_bytes = self._footprint_share_bytes(instance, pressure.footprint)
+        load_share = rules.pre_infer_share * pressure.load / instance.trigger_count
+        # Of N triggers each sees an Nth of the requests, whose swings are only a root of Nth of them all: an Nth of
+        # the burst would not hold one long pre-infer. What N such bursts come to together is a root of N of one.
+        burst_ns = int(rules.load_burst_ns * load_share * math.sqrt(instance.trigger_count))
+        account.load.drain(load_share, now_ns)
+        footprint_used = used_of(account.open_bytes, bound_bytes)
+        load_used = used_of(account.load.debt_ns, burst_ns)
+        least = 1.0 - rules.slo_quantile
+        return Terms(
+            footprint_bound_bytes=bound_bytes,
+            load_burst_ns=burst_ns,
+            load_share=load_share,
+            footprint_used=footprint_used,
+            load_used=load_used,
+            footprint_scale=pressure.footprint,
+            load_scale=pressure.load,
+            miss_saved=worth.miss_saved(event, account.service_times, assessment),
+            price=max(
+                price(footprint_used, least) * assessment.psi_bytes / typical.psi_bytes,
+                price(load_used, least) * pre_infer_ns / typical.pre_infer_ns,
+            ),
+        )
+
+    def _over_bound(self, account: Account, assessment: Assessment, terms: Terms) -> DeclineReason | None:
+        if account.open_bytes + assessment.psi_bytes > terms.footprint_bound_bytes:
             return DeclineReason.FOOTPRINT
-        share = self._rules.pre_infer_share / instance.trigger_count
-        account.load.drain(share, now_ns)
-        if not account.load.can_charge(assessment.expected.pre_infer_ns, int(self._rules.load_burst_ns * share)):
+        if not account.load.can_charge(assessment.expected.pre_infer_ns, terms.load_burst_ns):
             return DeclineReason.LOAD
-        return None
+        return None if terms.is_worth_it else DeclineReason.LOW_VALUE
 
-    def _admit(self, event: Arrived, key: AccountKey, account: Account, assessment: Assessment, now_ns: int) -> Effect:
+    def _admit(
+        self, event: Arrived, key: AccountKey, account: Account, assessment: Assessment, terms: Terms, now_ns: int
+    ) -> Effect:
         account.load.charge(assessment.expected.pre_infer_ns)
         account.open_bytes += assessment.psi_bytes
         account.open_tickets += 1
         self._tickets[event.ticket_id] = _Open(
             account=key,
             psi_bytes=assessment.psi_bytes,
-            share_bytes=self._footprint_share_bytes(event.instance),
+            share_bytes=terms.footprint_bound_bytes,
             charged_ns=assessment.expected.pre_infer_ns,
         )
         self._admissions += 1
@@ -277,7 +314,7 @@ class Admission:
         if len(self._window_ends) > 2 * self._rules.tickets_max:
             self._window_ends = [end for end in self._window_ends if end[2] in self._tickets]
             heapq.heapify(self._window_ends)
-        return Admit(event.ticket_id, *key, event.demand.window_ns, assessment)
+        return Admit(event.ticket_id, *key, event.demand.window_ns, assessment, terms)
 
     def _answered(self, event: PreInferAnswered) -> None:
         self._unanswered.discard(event.ticket_id)

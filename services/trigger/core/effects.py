@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from services.trigger.core.price import Terms
 from services.trigger.core.risk import Assessment
 
 
@@ -17,6 +18,7 @@ class DeclineReason(Enum):
     EMPTY_PREFIX = "EMPTY_PREFIX"
     TABLE_FULL = "TABLE_FULL"
     NO_GAIN = "NO_GAIN"
+    LOW_VALUE = "LOW_VALUE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Admit:
     window_ns: int
     """Lifecycle window, from this moment."""
     assessment: Assessment
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Decline:
     ticket_id: str
     reason: DeclineReason
     assessment: Assessment
+    terms: Terms | None = None
+    """When it came down to the bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class PassBy:
 
     ticket_id: str
     assessment: Assessment
+    terms: None = None
 
 
 @dataclass(frozen=True, slots=True)

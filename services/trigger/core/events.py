@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from relaygr.domain.cost import CostModel
+from relaygr.domain.feedback import Feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,11 @@ class InstanceView:
     backlog_ns: int
     """Predicted device time queued there now."""
     rank_rate_hz: float
-    """Ranks a second that reach it, smoothed."""
+    """Ranks a second that reach it from everywhere, smoothed."""
     trigger_count: int
     """Triggers that share its device, at least 1."""
+    feedback: Feedback | None = None
+    """How pre-infers have fared there, as it last told; None when it has not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,23 +38,27 @@ SMOOTHING = 1 / 64
 """Weight of the newest request. 64 requests span well under a second at the rates where
 queueing matters, and average single long histories out."""
 
+P99_DEVIATIONS = 2.576
+"""|error| of a normal exceeds so many standard deviations once in a hundred times."""
+
 
 class ServiceTimes:
     """Smoothed first and second moment of full inference over recent requests."""
 
-    __slots__ = ("mean_ns", "mean_square_ns2")
+    __slots__ = ("_count", "mean_ns", "mean_square_ns2")
 
     def __init__(self) -> None:
+        self._count = 0
         self.mean_ns = 0.0
         self.mean_square_ns2 = 0.0
 
     def observe(self, full_ns: int) -> None:
         """Count one request's predicted full inference, whether it will run in full or not."""
-        if not self.mean_ns:
-            self.mean_ns, self.mean_square_ns2 = float(full_ns), float(full_ns) ** 2
-            return
-        self.mean_ns += SMOOTHING * (full_ns - self.mean_ns)
-        self.mean_square_ns2 += SMOOTHING * (float(full_ns) ** 2 - self.mean_square_ns2)
+        # The plain mean until there are enough: the first request must not count for all of them.
+        self._count += 1
+        weight = max(SMOOTHING, 1.0 / self._count)
+        self.mean_ns += weight * (full_ns - self.mean_ns)
+        self.mean_square_ns2 += weight * (float(full_ns) ** 2 - self.mean_square_ns2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,36 @@ def wait_quantile_ns(rate_hz: float, times: ServiceTimes, quantile: float, cap_n
         return cap_ns
     mean_wait_ns = rate_per_ns * times.mean_square_ns2 / (2.0 * (1.0 - load))
     return min(cap_ns, int(mean_wait_ns / load * math.log(load / (1.0 - quantile))))
+
+
+def miss_share(service_ns: int, relative_error: float, budget_ns: int, rate_hz: float, times: ServiceTimes) -> float:
+    """P(wait + service > budget), with the wait of the module and a service that is normal around what is expected.
+
+    Either the service alone is too long, or it is not and what it is expected to leave is less than the wait.
+
+    Args:
+        service_ns: expected, without the margin of error.
+        relative_error: the cost model's, the P99 of its errors.
+        budget_ns: for both.
+        rate_hz: ranks a second; 0 takes no wait into account.
+        times: moments of their full inference.
+    """
+    left_ns = budget_ns - service_ns
+    deviation_ns = relative_error * service_ns / P99_DEVIATIONS
+    alone = math.erfc(left_ns / (deviation_ns * math.sqrt(2.0))) / 2.0 if deviation_ns else float(left_ns < 0)
+    return alone + (1.0 - alone) * _wait_share(max(0, left_ns), rate_hz, times)
+
+
+def _wait_share(beyond_ns: int, rate_hz: float, times: ServiceTimes) -> float:
+    """P(wait > t); see the module."""
+    rate_per_ns = rate_hz * 1e-9
+    load = rate_per_ns * times.mean_ns
+    if load >= 1.0:
+        return 1.0
+    if not load:
+        return 0.0
+    mean_wait_ns = rate_per_ns * times.mean_square_ns2 / (2.0 * (1.0 - load))
+    return load * math.exp(-load * beyond_ns / mean_wait_ns)
 
 
 def psi_bytes(prefix_tokens: int, cost: CostModel) -> int:

@@ -1,6 +1,6 @@
 """Tickets that ended, until their trigger asks."""
 
-from services.router.core.ended import TAKEN_MAX, EndedTickets
+from relaygr.domain.ended import TAKEN_MAX, EndedTickets
 
 
 def told(*puts, **bounds):

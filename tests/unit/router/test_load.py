@@ -1,7 +1,10 @@
 """How busy an instance is taken to be."""
 
+import math
+
 import pytest
 
+from relaygr.domain.feedback import Feedback
 from services.router.core.load import PROMISE_NS, RATE_MEMORY_NS, LoadView, Queues
 
 MS = 1_000_000
@@ -114,6 +117,26 @@ def test_ranks_per_second_are_smoothed_and_fade():
     assert load.rank_rate_hz("a", 50_000 * MS) == pytest.approx(20, rel=0.02)
     assert load.rank_rate_hz("a", 50_000 * MS + 5 * RATE_MEMORY_NS) < 0.2
     assert load.rank_rate_hz("b", 0) == 0
+
+
+def test_an_instance_knows_its_ranks_better_than_one_of_its_routers():
+    load = LoadView()
+    call = load.begin("a", 0, 0, is_rank=True)
+    load.end(call, 0, Queues(rank_rate_hz=80.0))
+    assert load.rank_rate_hz("a", 0) == 80
+    assert load.rank_rate_hz("a", RATE_MEMORY_NS) == pytest.approx(80 / math.e), "a word that is old fades"
+    load.report("a", Queues(), 0)
+    assert load.rank_rate_hz("a", 0) == pytest.approx(0.1), "one that says nothing: what is sent from here"
+
+
+def test_feedback_stays_until_there_is_newer_and_ends_with_its_boot():
+    load, told = LoadView(), Feedback(pre_infers=3)
+    assert load.feedback("a") is None
+    load.end(load.begin("a", 0, 0), 0, Queues(), told)
+    load.end(load.begin("a", 0, 0), 0, Queues())
+    assert load.feedback("a") == told
+    load.forget("a")
+    assert load.feedback("a") is None
 
 
 def test_calls_and_instances_beyond_the_maxima_are_not_counted():

@@ -205,11 +205,19 @@ def test_declines_when_pre_infer_time_would_exceed_its_share(values):
 
 
 def test_load_share_is_split_among_triggers(values):
-    bench = Bench(values, load_burst_ns=100 * MS)
-    kinds = [type(bench.arrive(trigger_count=2)) for _ in range(2)]
-    assert kinds == [Admit, Decline]  # a burst of 25 ms, one pre-infer takes 12.91
-    assert bench.arrive(trigger_count=2).reason is DeclineReason.LOAD
-    assert isinstance(bench.arrive(4 * MS, trigger_count=2), Admit)
+    # A quarter of the device each, and a burst of 20 ms times the square root of two; a pre-infer takes 12.91.
+    bench = Bench(values, load_burst_ns=80 * MS)
+    kinds = [type(bench.arrive(trigger_count=2)) for _ in range(3)]
+    assert kinds == [Admit, Admit, Decline]
+    assert bench.arrive(40 * MS, trigger_count=2).reason is DeclineReason.LOAD, "25.82 - 10 + 12.91 > 28.28"
+    assert isinstance(bench.arrive(42 * MS, trigger_count=2), Admit)
+
+
+def test_bursts_of_many_triggers_hold_a_long_pre_infer_each(values):
+    # An even sixteenth of the burst would be 12.5 ms, and no second pre-infer would fit behind the first.
+    bench = Bench(values, load_burst_ns=400 * MS)
+    many = dict(trigger_count=16, device_budget_bytes=10**12)
+    assert [type(bench.arrive(**many)) for _ in range(4)] == [Admit, Admit, Admit, Decline]
 
 
 def test_load_share_refills_with_time(values):

@@ -1,7 +1,8 @@
 """Tickets that ended before their window, kept until their trigger asks next.
 
 A trigger sees no ranks, so by itself it must count a ticket's bytes until the window closes, which
-is many times as long as psi is needed. Losing one costs speed: it ends with its window.
+is many times as long as psi is needed. The router that carried the rank tells it, and so does the instance, which
+sees the ranks of all routers and clients. Losing one costs speed: it ends with its window.
 
 Source: design, section 3 (trigger), invariants I1, I3.
 """

@@ -1,0 +1,1 @@
+"""What the trigger's decisions cost."""
