@@ -354,13 +354,14 @@ async def test_real_inline_history_weighs_nothing_to_the_trigger():
 
 async def test_ticket_that_the_instance_says_has_ended_frees_its_bytes():
     async with running() as rig:
-        first = decode_ticket((await rig.arrive()).ticket, KEY)
+        budgets = StageBudgets(rank_latest_ns=30_000 * MS)  # No window closes meanwhile.
+        first = decode_ticket((await rig.arrive(budgets=budgets)).ticket, KEY)
         await _settled(lambda: rig.service.admission.holdings.unanswered == 0)
         # Its rank came by another router, which this trigger does not ask.
         rig.router.acceptance = PreInferResponse(
             acceptance=Acceptance.ACCEPTANCE_STARTED, ended_ticket_ids=[first.ticket_id, "nobody's"]
         )
-        await rig.arrive()
+        await rig.arrive(budgets=budgets)
         await _settled(lambda: rig.service.admission.open_bytes("ranker-0", 7) == PSI_BYTES)
 
 
