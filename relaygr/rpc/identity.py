@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from relaygr.domain.cost import CostModel
@@ -18,6 +19,9 @@ from relaygr.domain.identity import (
 from relaygr.errors import InvalidRequest
 from relaygr.v1 import common_pb2
 
+MODELS_MAX = 128
+"""Whose keys are remembered; a deployment serves a few."""
+
 
 def model_to_pb(model: ModelIdentity) -> common_pb2.ModelIdentity:
     """Domain to protobuf."""
@@ -27,6 +31,16 @@ def model_to_pb(model: ModelIdentity) -> common_pb2.ModelIdentity:
 def model_from_pb(model: common_pb2.ModelIdentity) -> ModelIdentity:
     """Protobuf to domain."""
     return ModelIdentity(**_values(model, ModelIdentity))
+
+
+def model_key_of(model: common_pb2.ModelIdentity) -> str:
+    """The key of a model; remembered, since every ticket names one of a few and a key is a hash."""
+    return _model_key(model.name, model.version, model.weights_digest, model.dtype, model.layout, model.normaliser)
+
+
+@lru_cache(maxsize=MODELS_MAX)
+def _model_key(*fields: Any) -> str:
+    return ModelIdentity(*fields).key
 
 
 def limits_to_pb(limits: ModelLimits) -> common_pb2.ModelLimits:

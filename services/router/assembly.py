@@ -15,7 +15,6 @@ from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer
 from relaygr.telemetry import Telemetry
-from relaygr.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.adapters.discovery import Discovery
 from services.router.adapters.pins import PinWriter
 from services.router.adapters.planner import TablePlanner
@@ -23,6 +22,7 @@ from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Placement
 from services.router.core.events import PinDropped, PinRead, UserPlaced
+from services.router.forward import add_router_service
 from services.router.relay import Relay
 from services.router.service import RouterService
 from services.router.view import View
@@ -94,7 +94,7 @@ class Router:
         self.server = RpcServer(
             service_name="router", address=config.address, telemetry=telemetry, lane_port=config.lane_port
         )
-        self.server.add(add_RouterServiceServicer_to_server, servicer, "relaygr.v1.RouterService")
+        self.server.add(add_router_service, servicer, "relaygr.v1.RouterService")
         self.address = config.address
         self._registration: Registration | None = None
         self._ready: asyncio.Task[None] | None = None

@@ -27,14 +27,15 @@ from relaygr.domain.identity import TENANT_DEFAULT, UserKey
 from relaygr.errors import Stale, Unreachable
 from relaygr.registry import Registry
 from relaygr.rpc.channel import ChannelPool
-from relaygr.rpc.identity import model_from_pb
+from relaygr.rpc.identity import model_key_of
 from relaygr.telemetry import Telemetry
 from relaygr.v1.common_pb2 import TicketClaims
-from relaygr.v1.ranker_pb2 import RankRequest
+from relaygr.v1.ranker_pb2 import RankRequest, RankResponse
 from relaygr.v1.router_pb2 import RouterServiceRankResponse
 from services.router.adapters.discovery import Discovery
 from services.router.adapters.rankers import Rankers
 from services.router.core.binding import Binding, Refusal, Subject, TicketRef
+from services.router.forward import RankCall
 from services.router.relay import Relay
 from services.router.view import View
 
@@ -99,11 +100,12 @@ class DirectRanks:
         user = UserKey(request.tenant or TENANT_DEFAULT, request.user)
         subject = Subject(user, user.hashed(_UNKEYED))
         try:
-            ranked = await relay.rank(subject, ticket, request, int(timeout_s * 1e9))
+            call = RankCall(request, request.SerializeToString())
+            ranked = await relay.rank(subject, ticket, call, int(timeout_s * 1e9))
         except (Unreachable, Stale):
             return None
         return RouterServiceRankResponse(
-            rank=ranked.response, branch=f"BRANCH_{ranked.branch.value}", attempts=ranked.attempts
+            rank=RankResponse.FromString(ranked.raw), branch=f"BRANCH_{ranked.branch.value}", attempts=ranked.attempts
         )
 
     async def close(self) -> None:
@@ -148,4 +150,4 @@ def _ticket_of(request: RankRequest) -> TicketRef | None:
     if not request.HasField("ticket"):
         return None
     claims = TicketClaims.FromString(request.ticket.claims)
-    return TicketRef(claims.instance_id, claims.instance_epoch, model_from_pb(claims.model).key)
+    return TicketRef(claims.instance_id, claims.instance_epoch, model_key_of(claims.model))

@@ -9,6 +9,8 @@ from relaygr.telemetry import Telemetry, names
 from services.router.core.binding import Binding, Branch
 from services.router.core.events import FenceReason
 
+_BY_BRANCH = {branch: {names.ATTR_ROUTE_BRANCH: branch.value} for branch in Branch}
+
 
 class RouterMetrics:
     """Counters of choices and fences, gauges of the local view."""
@@ -22,7 +24,7 @@ class RouterMetrics:
 
     def chosen(self, branch: Branch) -> None:
         """Count a request by how its instance was chosen."""
-        self._choices.add(1, {names.ATTR_ROUTE_BRANCH: branch.value})
+        self._choices.add(1, _BY_BRANCH[branch])
 
     def fenced(self, reason: FenceReason) -> None:
         """Count a fence."""

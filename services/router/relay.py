@@ -17,30 +17,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from google.protobuf.message import DecodeError
+
 from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
-from relaygr.errors import DeadlineTooShort, RelayError, Stale, Unreachable
+from relaygr.errors import DeadlineTooShort, PeerFailed, RelayError, Stale, Unreachable
 from relaygr.rpc.deadline import child_timeout_s
 from relaygr.rpc.identity import feedback_from_pb
 from relaygr.telemetry import Telemetry, current_span, names
 from relaygr.v1 import ranker_pb2
+from relaygr.v1.forward_pb2 import RankAnswerHead
 from services.router.adapters.probes import Probes
 from services.router.adapters.rankers import Rankers, queues_of
 from services.router.core.binding import Binding, Branch, Placement, Refusal, Subject, TicketRef
 from services.router.core.events import CallFailed, Event, FenceReason
 from services.router.core.patience import ATTEMPTS_MAX, CHECK_AT, LEAVE_AT, expected_rank_ns
+from services.router.forward import RankCall, Ranked
 from services.router.metrics import RouterMetrics
 
 Response = TypeVar("Response")
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A rank's answer and how it was got."""
-
-    response: ranker_pb2.RankResponse
-    branch: Branch
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ class Relay:
         self._clock = clock
 
     async def rank(
-        self, subject: Subject, ticket: TicketRef | None, request: ranker_pb2.RankRequest, left_ns: int
+        self, subject: Subject, ticket: TicketRef | None, request: RankCall, left_ns: int
     ) -> Ranked:
         """Rank on the instance bound, else on another of the same model.
 
@@ -91,7 +86,7 @@ class Relay:
         end_ns = self._clock() + left_ns
         self._core.load.rank_came(subject.user_hash)
         tried: list[str] = []
-        last: RelayError = Unreachable("rankers", "no instance of the model is known")
+        last: RelayError | None = None
         while len(tried) < self._attempts_max:
             placement = self._choose(subject, ticket, tried)
             if placement is None:
@@ -102,7 +97,7 @@ class Relay:
             other = partial(self._core.route_rank, subject, ticket, tried)
             try:
                 has_psi = placement.branch is Branch.TICKET
-                response = await self._attempt(record, request, timeout_s, other, has_psi=has_psi)
+                answer = await self._attempt(record, request, timeout_s, other, has_psi=has_psi)
             except (Unreachable, Stale) as error:
                 if isinstance(error, Unreachable) and self._has_failed(error):
                     self._failed(record)
@@ -110,8 +105,10 @@ class Relay:
                 continue
             self._metrics.chosen(placement.branch)
             current_span().set_attribute(names.ATTR_ROUTE_ATTEMPTS, len(tried))
-            return Ranked(response, placement.branch, len(tried))
-        raise last if isinstance(last, Unreachable) else Unreachable("rankers", last)
+            return Ranked(answer, placement.branch, len(tried))
+        if isinstance(last, Unreachable):
+            raise last
+        raise Unreachable("rankers", last or "no instance of the model is known")
 
     async def pre_infer(
         self, ticket: TicketRef, request: ranker_pb2.PreInferRequest, left_ns: int
@@ -193,23 +190,24 @@ class Relay:
     async def _attempt(
         self,
         record: InstanceRecord,
-        request: ranker_pb2.RankRequest,
+        request: RankCall,
         timeout_s: float,
         other: Callable[[int], Placement | None],
         *,
         has_psi: bool,
-    ) -> ranker_pb2.RankResponse:
+    ) -> bytes:
         began_ns = self._clock()
-        behaviours, delta_tokens = request.history.cut.behaviour_count, request.delta.count + request.cross.count
-        expected_ns = expected_rank_ns(record, behaviours, delta_tokens, request.candidates.count, has_psi=has_psi)
+        head = request.head
+        behaviours, delta_tokens = head.history.cut.behaviour_count, head.delta.count + head.cross.count
+        expected_ns = expected_rank_ns(record, behaviours, delta_tokens, head.candidates.count, has_psi=has_psi)
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
         queues = None
         watch = _Watch(partial(self._is_silent, record, other, timeout_s, began_ns))
         try:
             call = self._rankers.rank(record.address, request, timeout_s)
-            response = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
-            queues = queues_of(response.load)
-            return response
+            answer = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
+            queues = queues_of(_answer_head(answer, record).load)
+            return answer
         except RelayError as error:
             self._answered(record, error, began_ns)
             raise
@@ -251,12 +249,17 @@ class Relay:
 class _Watch:
     """Looks after one call: asks, once it has taken long, whether its instance is silent, and then ends it.
 
-    The call runs in the caller's own task, and nothing but a timer is made as long as it is quick.
+    The call runs in the caller's own task, and nothing but a timer is made as long as it is quick. Ending it is what
+    asyncio.timeout does, which would be made and entered for every call.
     """
+
+    __slots__ = ("_is_given_up", "_is_silent", "_looking", "_owner")
 
     def __init__(self, is_silent: Callable[[], Coroutine[None, None, bool]]) -> None:
         self._is_silent = is_silent
-        self._task: asyncio.Task[None] | None = None
+        self._owner = asyncio.current_task()
+        self._looking: asyncio.Task[None] | None = None
+        self._is_given_up = False
 
     async def over(self, call: Awaitable[Response], instance_id: str, begin_s: float) -> Response:
         """The call's answer.
@@ -264,28 +267,42 @@ class _Watch:
         Raises:
             Unreachable: the instance is silent; the call was given up.
         """
+        timer = asyncio.get_running_loop().call_later(begin_s, self._begin)
         try:
-            async with asyncio.timeout(None) as limit:
-                timer = asyncio.get_running_loop().call_later(begin_s, self._begin, limit)
-                try:
-                    return await call
-                finally:
-                    timer.cancel()
-                    if self._task is not None:
-                        self._task.cancel()
-        except TimeoutError:
-            raise _SilentError(instance_id, "no answer") from None
+            return await call
+        except asyncio.CancelledError:
+            # Of two who cancel, the other one means the whole request.
+            if self._is_given_up and self._owner is not None and self._owner.cancelling() == 1:
+                raise _SilentError(instance_id, "no answer") from None
+            raise
+        finally:
+            timer.cancel()
+            if self._looking is not None:
+                self._ended(self._looking)
 
-    def _begin(self, limit: asyncio.Timeout) -> None:
-        self._task = asyncio.create_task(self._look(limit))
+    def _begin(self) -> None:
+        self._looking = asyncio.create_task(self._look())
 
-    async def _look(self, limit: asyncio.Timeout) -> None:
-        if await self._is_silent():
-            limit.reschedule(asyncio.get_running_loop().time())
+    async def _look(self) -> None:
+        if await self._is_silent() and self._owner is not None and not self._owner.cancelling():
+            self._is_given_up = True
+            self._owner.cancel()
+
+    def _ended(self, looking: asyncio.Task[None]) -> None:
+        looking.cancel()
+        if self._is_given_up and self._owner is not None:
+            self._owner.uncancel()
 
 
 class _SilentError(Unreachable):
     """Nothing was heard in time; the call was given up."""
+
+
+def _answer_head(answer: bytes, record: InstanceRecord) -> RankAnswerHead:
+    try:
+        return RankAnswerHead.FromString(answer)
+    except DecodeError:
+        raise PeerFailed(record.address, "its answer cannot be parsed") from None
 
 
 def _declined(refusal: Refusal) -> ranker_pb2.PreInferResponse:

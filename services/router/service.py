@@ -16,13 +16,14 @@ from relaygr.rpc.identity import (
     cost_to_pb,
     feedback_to_pb,
     limits_to_pb,
-    model_from_pb,
+    model_key_of,
     model_to_pb,
     user_key_of,
 )
 from relaygr.rpc.tickets import decode_ticket
 from relaygr.telemetry import current_span, names
 from relaygr.v1 import common_pb2, router_pb2
+from relaygr.v1.forward_pb2 import HistoryHead, RankHead
 from relaygr.v1.ranker_pb2 import ReleaseRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
@@ -31,6 +32,7 @@ from services.router.core.events import UserPlaced
 from services.router.core.load import Queues
 from services.router.core.pins import WINDOW_NS_MAX
 from services.router.core.placing import user_placed
+from services.router.forward import RankCall, Ranked
 from services.router.relay import Relay
 
 
@@ -129,30 +131,27 @@ class RouterService(RouterServiceServicer):
         answer = await self._relay.pre_infer(_ref_of(claims), inner, remaining_ns(context))
         return router_pb2.RouterServicePreInferResponse(pre_infer=answer)
 
-    async def Rank(
-        self, request: router_pb2.RouterServiceRankRequest, context: grpc.aio.ServicerContext
-    ) -> router_pb2.RouterServiceRankResponse:
+    async def Rank(self, request: RankCall, context: grpc.aio.ServicerContext) -> Ranked:
         """Forward a rank to where its psi is, or to whoever can answer."""
-        inner = request.rank
-        user = _rank_user(request)
+        head = request.head
+        user = _rank_user(head)
         ticket, claims = None, None
-        if inner.HasField("ticket"):
-            claims = decode_ticket(inner.ticket, self._config.ticket_key)
-            if UserKey(claims.tenant, claims.user) != user:
+        if head.HasField("ticket"):
+            claims = decode_ticket(head.ticket, self._config.ticket_key)
+            if claims.user != user.user or claims.tenant != user.tenant:
                 raise InvalidRequest("ticket", "was issued for another user")
-            _check_cut(claims, inner.history)
+            _check_cut(claims, head.history)
             ticket = _ref_of(claims)
-            current_span().set_attribute(names.ATTR_TICKET_ID, claims.ticket_id)
-        current_span().set_attribute(names.ATTR_REQUEST_ID, inner.request_id)
-        ranked = await self._relay.rank(self._subject(user), ticket, inner, remaining_ns(context))
+        span = current_span()
+        if span.is_recording():
+            span.set_attribute(names.ATTR_REQUEST_ID, head.request_id)
+            if claims is not None:
+                span.set_attribute(names.ATTR_TICKET_ID, claims.ticket_id)
+        ranked = await self._relay.rank(self._subject(user), ticket, request, remaining_ns(context))
         # A rank that bypasses psi consumes no ticket.
-        if claims is not None and ranked.branch is Branch.TICKET and not inner.bypass_psi:
+        if claims is not None and ranked.branch is Branch.TICKET and not head.bypass_psi:
             self._ended.put(claims.trigger_id, claims.ticket_id)
-        return router_pb2.RouterServiceRankResponse(
-            rank=ranked.response,
-            branch=f"BRANCH_{ranked.branch.value}",
-            attempts=ranked.attempts,
-        )
+        return ranked
 
     async def Release(
         self, request: router_pb2.RouterServiceReleaseRequest, context: grpc.aio.ServicerContext
@@ -184,19 +183,19 @@ class RouterService(RouterServiceServicer):
         return Subject(user, user.hashed(self._config.ticket_key))
 
 
-def _rank_user(request: router_pb2.RouterServiceRankRequest) -> UserKey:
+def _rank_user(head: RankHead) -> UserKey:
     try:
-        checked_request_id(request.rank.request_id)
-        return user_key_of(request.rank.tenant, request.rank.user)
+        checked_request_id(head.request_id)
+        return user_key_of(head.tenant, head.user)
     except InvalidRequest as error:
         raise InvalidRequest(f"rank.{error.field}", error.problem) from None
 
 
 def _ref_of(claims: common_pb2.TicketClaims) -> TicketRef:
-    return TicketRef(claims.instance_id, claims.instance_epoch, model_from_pb(claims.model).key)
+    return TicketRef(claims.instance_id, claims.instance_epoch, model_key_of(claims.model))
 
 
-def _check_cut(claims: common_pb2.TicketClaims, history: common_pb2.History) -> None:
+def _check_cut(claims: common_pb2.TicketClaims, history: common_pb2.History | HistoryHead) -> None:
     if claims.cut != history.cut:
         raise InvalidRequest("ticket", "was issued for another cut of the history")
 

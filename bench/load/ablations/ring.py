@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Any
 
 import grpc
@@ -28,9 +28,10 @@ from relaygr.rpc.tickets import decode_ticket
 from relaygr.rpc.traced_channel import TracedChannel
 from relaygr.telemetry import Telemetry
 from relaygr.v1 import ranker_pb2, ranker_pb2_grpc, router_pb2
-from services.router.adapters.rankers import Rankers, answer_of
+from services.router.adapters.rankers import ForwardingStub, Rankers, answer_of
 from services.router.core.binding import Binding, Branch, Subject
 from services.router.core.membership import Member
+from services.router.forward import RankCall, Ranked
 from services.router.service import RouterService
 
 HEADER = "x-user-hash"
@@ -59,8 +60,8 @@ class Ring:
         """Whose addresses the ring holds; looked at anew with each call."""
         self._members = members
 
-    def stub(self) -> ranker_pb2_grpc.RankerServiceStub:
-        """Calls by the ring; they need `header_of` as metadata.
+    def channel(self) -> TracedChannel:
+        """To all instances; calls need `header_of` as metadata.
 
         Raises:
             Unreachable: there are no instances.
@@ -70,7 +71,15 @@ class Ring:
             self._renew(addresses)
         if self._channel is None:
             raise Unreachable(_NAME, "no ranker is known")
-        return ranker_pb2_grpc.RankerServiceStub(self._channel)
+        return self._channel
+
+    def stub(self) -> ranker_pb2_grpc.RankerServiceStub:
+        """Calls by the ring.
+
+        Raises:
+            Unreachable: there are no instances.
+        """
+        return ranker_pb2_grpc.RankerServiceStub(self.channel())
 
     def instance_of(self, user_hash: str) -> str | None:
         """Where the ring leads a user, if it was asked."""
@@ -124,10 +133,10 @@ class RingRankers(Rankers):
         self._ring = ring
         self._ticket_key = ticket_key
 
-    async def rank(self, address: str, request: ranker_pb2.RankRequest, timeout_s: float) -> ranker_pb2.RankResponse:
+    def rank(self, address: str, request: RankCall, timeout_s: float) -> Awaitable[bytes]:
         """Score candidates."""
-        header = self._header_of(request.tenant, request.user)
-        return await answer_of(self._ring.stub().Rank(request, timeout=timeout_s, metadata=header), address)
+        header = self._header_of(request.head.tenant, request.head.user)
+        return answer_of(ForwardingStub(self._ring.channel()).Rank(request.raw, timeout=timeout_s, metadata=header), address)
 
     async def pre_infer(
         self, address: str, request: ranker_pb2.PreInferRequest, timeout_s: float
@@ -183,12 +192,10 @@ class RingService(RouterService):
         await self._ring.ask(self._subject(user_key_of(request.tenant, request.user)).user_hash)
         return await super().Resolve(request, context)
 
-    async def Rank(
-        self, request: router_pb2.RouterServiceRankRequest, context: grpc.aio.ServicerContext
-    ) -> router_pb2.RouterServiceRankResponse:
+    async def Rank(self, request: RankCall, context: grpc.aio.ServicerContext) -> Ranked:
         """Forward a rank by the ring; whoever is not known yet is asked for first, so that load is counted right."""
         with contextlib.suppress(RelayError):
-            await self._ring.ask(self._subject(user_key_of(request.rank.tenant, request.rank.user)).user_hash)
+            await self._ring.ask(self._subject(user_key_of(request.head.tenant, request.head.user)).user_hash)
         return await super().Rank(request, context)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
@@ -14,8 +14,17 @@ from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.status import error_of
 from relaygr.v1 import common_pb2, ranker_pb2, ranker_pb2_grpc
 from services.router.core.load import Queues
+from services.router.forward import RankCall
 
 Response = TypeVar("Response")
+_RANK = "/relaygr.v1.RankerService/Rank"
+
+
+class ForwardingStub:
+    """Ranks as bytes, both ways."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.Rank: Callable[..., Awaitable[bytes]] = channel.unary_unary(_RANK, _unread, _unread)
 
 
 class Rankers:
@@ -24,9 +33,10 @@ class Rankers:
     def __init__(self, pool: ChannelPool) -> None:
         self._pool = pool
 
-    async def rank(self, address: str, request: ranker_pb2.RankRequest, timeout_s: float) -> ranker_pb2.RankResponse:
-        """Score candidates."""
-        return await answer_of(self._stub(address).Rank(request, timeout=timeout_s), address)
+    def rank(self, address: str, request: RankCall, timeout_s: float) -> Awaitable[bytes]:
+        """Score candidates; answers with a serialized RankResponse."""
+        stub = self._pool.stub(ForwardingStub, address)
+        return answer_of(stub.Rank(request.raw, timeout=timeout_s), address)
 
     async def pre_infer(
         self, address: str, request: ranker_pb2.PreInferRequest, timeout_s: float
@@ -85,6 +95,10 @@ def queues_of(load: common_pb2.Load) -> Queues:
         device_budget_bytes=load.device_budget_bytes,
         rank_rate_hz=max(0.0, load.rank_rate_hz),
     )
+
+
+def _unread(raw: bytes) -> bytes:
+    return raw
 
 
 async def answer_of(call: Awaitable[Response], address: str) -> Response:

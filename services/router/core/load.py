@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from relaygr.domain.feedback import Feedback
 from services.router.core.total import Line, LoadTotal
@@ -27,9 +28,8 @@ PROMISE_NS = 50_000_000
 instance that looks busy by promises alone would be sent nothing, and so never say that it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """What an instance says about itself in a reply."""
+class Queues(NamedTuple):
+    """What an instance says about itself in a reply. (A tuple: one is made for every reply.)"""
 
     rank_jobs: int = 0
     full_jobs: int = 0
@@ -82,8 +82,7 @@ class _Instance:
         return self.rank_rate_hz * math.exp(-max(0, now_ns - self.rate_ns) / RATE_MEMORY_NS)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     instance_id: str
     expected_ns: int
     reports: int
@@ -233,7 +232,7 @@ class LoadView:
         """The last reported queues, with today's backlog."""
         instance = self._instances.get(instance_id)
         reported = instance.queues if instance else Queues()
-        return replace(reported, backlog_ns=self.load_ns(instance_id, now_ns))
+        return reported._replace(backlog_ns=self.load_ns(instance_id, now_ns))
 
     def rank_rate_hz(self, instance_id: str, now_ns: int) -> float:
         """Ranks a second that reach an instance, smoothed: as it last said, and no less than what is sent from here.
