@@ -16,19 +16,20 @@ from typing import Any
 import grpc
 
 from relaygr.v1.forward_pb2 import ForwardedRank, ForwardedRankAnswer, RankHead
+from relaygr.v1.ranker_pb2 import RankRequest
 from relaygr.v1.router_pb2 import Branch as BranchMessage
 from relaygr.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.core.binding import Branch
 
-_BRANCHES = {branch: BranchMessage.Value(f"BRANCH_{branch.value}") for branch in Branch}
+_BRANCHES: dict[Branch, Any] = {branch: BranchMessage.Value(f"BRANCH_{branch.value}") for branch in Branch}
 
 
 @dataclass(slots=True)
 class RankCall:
     """A rank on its way in."""
 
-    head: RankHead
-    """What routing reads; a whole RankRequest has the same fields and serves as well."""
+    head: RankHead | RankRequest
+    """What routing reads, which a whole request has, too."""
     raw: bytes
     """The serialized RankRequest."""
 

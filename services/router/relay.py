@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 from google.protobuf.message import DecodeError
+from opentelemetry.trace import Span
 
 from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
@@ -34,8 +33,7 @@ from services.router.core.events import CallFailed, Event, FenceReason
 from services.router.core.patience import ATTEMPTS_MAX, CHECK_AT, LEAVE_AT, expected_rank_ns
 from services.router.forward import RankCall, Ranked
 from services.router.metrics import RouterMetrics
-
-Response = TypeVar("Response")
+from services.router.watch import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,17 @@ class Forgotten:
     device_entries: int
     dram_entries: int
     unreached_instance_ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A rank at one instance."""
+
+    record: InstanceRecord
+    timeout_s: float
+    other: Callable[[int], Placement | None]
+    """Who would be next, at a time."""
+    began_ns: int = 0
 
 
 class Relay:
@@ -73,9 +82,7 @@ class Relay:
         self._attempts_max = attempts_max
         self._clock = clock
 
-    async def rank(
-        self, subject: Subject, ticket: TicketRef | None, request: RankCall, left_ns: int
-    ) -> Ranked:
+    async def rank(self, subject: Subject, ticket: TicketRef | None, request: RankCall, left_ns: int) -> Ranked:
         """Rank on the instance bound, else on another of the same model.
 
         Raises:
@@ -87,24 +94,24 @@ class Relay:
         self._core.load.rank_came(subject.user_hash)
         tried: list[str] = []
         last: RelayError | None = None
+        span = current_span()
         while len(tried) < self._attempts_max:
-            placement = self._choose(subject, ticket, tried)
+            placement = self._choose(subject, ticket, tried, span)
             if placement is None:
                 break
             record = placement.record
             tried.append(record.instance_id)
             timeout_s = child_timeout_s(end_ns - self._clock(), self._margin_ns)
-            other = partial(self._core.route_rank, subject, ticket, tried)
+            attempt = _Attempt(record, timeout_s, lambda now_ns: self._core.route_rank(subject, ticket, tried, now_ns))
             try:
-                has_psi = placement.branch is Branch.TICKET
-                answer = await self._attempt(record, request, timeout_s, other, has_psi=has_psi)
+                answer = await self._attempted(attempt, request, has_psi=placement.branch is Branch.TICKET)
             except (Unreachable, Stale) as error:
                 if isinstance(error, Unreachable) and self._has_failed(error):
                     self._failed(record)
                 last = error
                 continue
             self._metrics.chosen(placement.branch)
-            current_span().set_attribute(names.ATTR_ROUTE_ATTEMPTS, len(tried))
+            span.set_attribute(names.ATTR_ROUTE_ATTEMPTS, len(tried))
             return Ranked(answer, placement.branch, len(tried))
         if isinstance(last, Unreachable):
             raise last
@@ -176,8 +183,8 @@ class Relay:
             unreached.append(record.instance_id)
         return Forgotten(device_entries, dram_entries, tuple(unreached))
 
-    def _choose(self, subject: Subject, ticket: TicketRef | None, tried: list[str]) -> Placement | None:
-        if not current_span().is_recording():
+    def _choose(self, subject: Subject, ticket: TicketRef | None, tried: list[str], current: Span) -> Placement | None:
+        if not current.is_recording():
             # A fifth of a rank's time here, for a span that nobody would see.
             return self._core.route_rank(subject, ticket, tried, self._clock())
         with self._telemetry.span(names.SPAN_ROUTE_CHOOSE, {names.ATTR_USER_HASH: subject.user_hash}) as span:
@@ -187,42 +194,38 @@ class Relay:
                 span.set_attribute(names.ATTR_ROUTE_BRANCH, placement.branch.value)
             return placement
 
-    async def _attempt(
-        self,
-        record: InstanceRecord,
-        request: RankCall,
-        timeout_s: float,
-        other: Callable[[int], Placement | None],
-        *,
-        has_psi: bool,
-    ) -> bytes:
-        began_ns = self._clock()
-        head = request.head
+    async def _attempted(self, attempt: _Attempt, request: RankCall, *, has_psi: bool) -> bytes:
+        record, head = attempt.record, request.head
         behaviours, delta_tokens = head.history.cut.behaviour_count, head.delta.count + head.cross.count
         expected_ns = expected_rank_ns(record, behaviours, delta_tokens, head.candidates.count, has_psi=has_psi)
+        attempt.began_ns = began_ns = self._clock()
         number = self._core.load.begin(record.instance_id, expected_ns, began_ns, is_rank=True)
-        queues = None
-        watch = _Watch(partial(self._is_silent, record, other, timeout_s, began_ns))
+        queues, patience = None, None
         try:
-            call = self._rankers.rank(record.address, request, timeout_s)
-            answer = await watch.over(call, record.instance_id, timeout_s * CHECK_AT)
+            call = self._rankers.rank(record.address, request, attempt.timeout_s)
+            patience = Patience(attempt.timeout_s * CHECK_AT, self._is_silent, attempt)
+            answer = await call
             queues = queues_of(_answer_head(answer, record).load)
             return answer
         except RelayError as error:
             self._answered(record, error, began_ns)
             raise
+        except asyncio.CancelledError:
+            if patience is not None and patience.has_ended_it:
+                raise _SilentError(record.instance_id, "no answer") from None
+            raise
         finally:
+            if patience is not None:
+                patience.close()
             self._core.load.end(number, self._clock(), queues)
 
-    async def _is_silent(
-        self, record: InstanceRecord, other: Callable[[int], Placement | None], timeout_s: float, began_ns: int
-    ) -> bool:
+    async def _is_silent(self, attempt: _Attempt) -> bool:
         """True when nothing is heard of the instance for a while; False when it is alive, or nobody else is there."""
-        if other(self._clock()) is None:
+        if attempt.other(self._clock()) is None:
             return False
-        patience_s = timeout_s * (LEAVE_AT - CHECK_AT)
+        record, patience_s = attempt.record, attempt.timeout_s * (LEAVE_AT - CHECK_AT)
         # Only a word as fresh as the check's own answer would be: a busy instance that stops has spoken a moment ago.
-        fresh_ns = max(began_ns, self._clock() - int(patience_s * 1e9))
+        fresh_ns = max(attempt.began_ns, self._clock() - int(patience_s * 1e9))
         if self._core.load.has_spoken_since(record.instance_id, fresh_ns):
             return False
         check = self._probes.suspect(record)
@@ -244,54 +247,6 @@ class Relay:
     def _has_failed(error: Unreachable) -> bool:
         """False when the instance was left waiting: its health check decides then."""
         return not isinstance(error, _SilentError)
-
-
-class _Watch:
-    """Looks after one call: asks, once it has taken long, whether its instance is silent, and then ends it.
-
-    The call runs in the caller's own task, and nothing but a timer is made as long as it is quick. Ending it is what
-    asyncio.timeout does, which would be made and entered for every call.
-    """
-
-    __slots__ = ("_is_given_up", "_is_silent", "_looking", "_owner")
-
-    def __init__(self, is_silent: Callable[[], Coroutine[None, None, bool]]) -> None:
-        self._is_silent = is_silent
-        self._owner = asyncio.current_task()
-        self._looking: asyncio.Task[None] | None = None
-        self._is_given_up = False
-
-    async def over(self, call: Awaitable[Response], instance_id: str, begin_s: float) -> Response:
-        """The call's answer.
-
-        Raises:
-            Unreachable: the instance is silent; the call was given up.
-        """
-        timer = asyncio.get_running_loop().call_later(begin_s, self._begin)
-        try:
-            return await call
-        except asyncio.CancelledError:
-            # Of two who cancel, the other one means the whole request.
-            if self._is_given_up and self._owner is not None and self._owner.cancelling() == 1:
-                raise _SilentError(instance_id, "no answer") from None
-            raise
-        finally:
-            timer.cancel()
-            if self._looking is not None:
-                self._ended(self._looking)
-
-    def _begin(self) -> None:
-        self._looking = asyncio.create_task(self._look())
-
-    async def _look(self) -> None:
-        if await self._is_silent() and self._owner is not None and not self._owner.cancelling():
-            self._is_given_up = True
-            self._owner.cancel()
-
-    def _ended(self, looking: asyncio.Task[None]) -> None:
-        looking.cancel()
-        if self._is_given_up and self._owner is not None:
-            self._owner.uncancel()
 
 
 class _SilentError(Unreachable):

@@ -24,7 +24,7 @@ from relaygr.rpc.tickets import decode_ticket
 from relaygr.telemetry import current_span, names
 from relaygr.v1 import common_pb2, router_pb2
 from relaygr.v1.forward_pb2 import HistoryHead, RankHead
-from relaygr.v1.ranker_pb2 import ReleaseRequest
+from relaygr.v1.ranker_pb2 import RankRequest, ReleaseRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceServicer
 from services.router.config import RouterConfig
 from services.router.core.binding import Binding, Branch, Placement, Subject, TicketRef
@@ -183,7 +183,7 @@ class RouterService(RouterServiceServicer):
         return Subject(user, user.hashed(self._config.ticket_key))
 
 
-def _rank_user(head: RankHead) -> UserKey:
+def _rank_user(head: RankHead | RankRequest) -> UserKey:
     try:
         checked_request_id(head.request_id)
         return user_key_of(head.tenant, head.user)

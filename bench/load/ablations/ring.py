@@ -136,7 +136,9 @@ class RingRankers(Rankers):
     def rank(self, address: str, request: RankCall, timeout_s: float) -> Awaitable[bytes]:
         """Score candidates."""
         header = self._header_of(request.head.tenant, request.head.user)
-        return answer_of(ForwardingStub(self._ring.channel()).Rank(request.raw, timeout=timeout_s, metadata=header), address)
+        return answer_of(
+            ForwardingStub(self._ring.channel()).Rank(request.raw, timeout=timeout_s, metadata=header), address
+        )
 
     async def pre_infer(
         self, address: str, request: ranker_pb2.PreInferRequest, timeout_s: float

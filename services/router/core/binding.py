@@ -23,8 +23,8 @@ Source: design, section 3 (router).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from relaygr.domain.identity import UserKey
 from relaygr.domain.instance import InstanceRecord
@@ -65,8 +65,7 @@ class Refusal(Enum):
     UNREACHABLE = "UNREACHABLE"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Whose request it is."""
 
     user: UserKey
@@ -74,8 +73,7 @@ class Subject:
     """Keyed hash of the user, as pins are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class TicketRef:
+class TicketRef(NamedTuple):
     """Where a ticket points."""
 
     instance_id: str
@@ -83,8 +81,7 @@ class TicketRef:
     model_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """The instance chosen."""
 
     record: InstanceRecord

@@ -29,7 +29,7 @@ instance that looks busy by promises alone would be sent nothing, and so never s
 
 
 class Queues(NamedTuple):
-    """What an instance says about itself in a reply. (A tuple: one is made for every reply.)"""
+    """What an instance says about itself in a reply; a tuple, since one is made for every reply."""
 
     rank_jobs: int = 0
     full_jobs: int = 0
@@ -58,6 +58,12 @@ class _Instance:
     rank_rate_hz: float = 0.0
     rate_ns: int = 0
     feedback: Feedback | None = None
+
+    def take(self, queues: Queues, now_ns: int) -> None:
+        self.queues, self.reported_ns, self.since_report_ns = queues, now_ns, 0
+        self.promised_ns = 0
+        self.reports += 1
+        self.heard_ns = now_ns
 
     def promised_at(self, now_ns: int) -> int:
         return self.promised_ns if now_ns < self.promised_until_ns else 0
@@ -167,25 +173,22 @@ class LoadView:
         call = self._calls.pop(call_number, None)
         if call is None:
             return
-        instance = self._instances.get(call.instance_id)
-        if instance is None:
+        if call.instance_id not in self._instances:
             return
-        self._changing(call.instance_id)
+        instance = self._changing(call.instance_id)
+        assert instance is not None
         instance.in_flight_ns -= call.expected_ns
         if call.reports == instance.reports:
             instance.since_report_ns -= call.expected_ns
         if queues is not None:
-            self.report(call.instance_id, queues, now_ns)
+            instance.take(queues, now_ns)
         instance.feedback = feedback or instance.feedback
 
     def report(self, instance_id: str, queues: Queues, now_ns: int) -> None:
         """An instance said how long its queues are."""
         instance = self._changing(instance_id)
         if instance is not None:
-            instance.queues, instance.reported_ns, instance.since_report_ns = queues, now_ns, 0
-            instance.promised_ns = 0
-            instance.reports += 1
-            instance.heard_ns = now_ns
+            instance.take(queues, now_ns)
 
     def heard(self, instance_id: str, now_ns: int) -> None:
         """An instance answered something, be it a refusal; a late answer of one that is gone means nothing."""
@@ -291,6 +294,7 @@ class LoadView:
         return self._instance(instance_id)
 
     def _instance(self, instance_id: str) -> _Instance | None:
-        if instance_id not in self._instances and len(self._instances) < self._instances_max:
-            self._instances[instance_id] = _Instance()
-        return self._instances.get(instance_id)
+        instance = self._instances.get(instance_id)
+        if instance is None and len(self._instances) < self._instances_max:
+            instance = self._instances[instance_id] = _Instance()
+        return instance
