@@ -344,9 +344,12 @@ class _Lane(Framed):
 
 def _fits(metadata: Any) -> bool:
     """Text, and no longer than HTTP/2 would carry."""
-    if not all(isinstance(value, str) for _, value in metadata or ()):
-        return False
-    return sum(len(key) + len(value) for key, value in metadata or ()) <= METADATA_CHARACTERS_MAX
+    characters = 0
+    for key, value in metadata or ():
+        if not isinstance(value, str):
+            return False
+        characters += len(key) + len(value)
+    return characters <= METADATA_CHARACTERS_MAX
 
 
 def _error(code: grpc.StatusCode, details: str, trailing: Any = ()) -> grpc.aio.AioRpcError:

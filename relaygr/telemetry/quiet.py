@@ -9,12 +9,11 @@ Source: design, section 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import Token
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 
@@ -44,14 +43,27 @@ class QuietTracer(trace.Tracer):
         flags = _SAMPLED if trace_id & _TRACE_ID_LOW < self._bound else _UNSAMPLED
         return NonRecordingSpan(SpanContext(trace_id, self._ids.generate_span_id(), is_remote=False, trace_flags=flags))
 
-    @contextmanager
     def start_as_current_span(  # type: ignore[override]
         self, name: str, context: Context | None = None, *_: Any, **__: Any
-    ) -> Iterator[Span]:
+    ) -> _Current:
         """The same, current inside the block."""
-        span = self.start_span(name, context)
-        if span is trace.get_current_span():
-            yield span
-            return
-        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-            yield span
+        return _Current(self.start_span(name, context))
+
+
+class _Current:
+    """A span that is current inside a block. Nothing is written on it, so nothing needs to be seen of errors."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> Span:
+        if self._span is not trace.get_current_span():
+            self._token = attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            detach(self._token)
