@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from relaygr.client.ended import EndedTickets
 from relaygr.errors import DeadlineTooShort, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.peers import Peers
@@ -20,11 +21,13 @@ from relaygr.telemetry import Telemetry
 from relaygr.v1.common_pb2 import Ticket
 from relaygr.v1.ranker_pb2 import RankRequest
 from relaygr.v1.router_pb2 import (
+    Branch,
     RouterServiceForgetRequest,
     RouterServiceForgetResponse,
     RouterServiceRankRequest,
     RouterServiceRankResponse,
     RouterServiceReleaseRequest,
+    RouterServiceReportEndedRequest,
 )
 from relaygr.v1.router_pb2_grpc import RouterServiceStub
 from relaygr.v1.trigger_pb2 import ArriveRequest, ArriveResponse
@@ -63,6 +66,7 @@ class Calls:
         self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
         self._triggers = Peers(trigger)
         self._routers = Peers(router)
+        self._ended = EndedTickets(self._report_ended)
         self._is_closed = False
 
     async def arrive(self, request: ArriveRequest, timeout_s: float) -> ArriveResponse:
@@ -75,6 +79,7 @@ class Calls:
         if self._direct is not None and not self._is_closed:
             answer = await self._direct.rank(request, timeout_s, self._telemetry)
             if answer is not None:
+                self._note_ended(request, answer)
                 return answer
         message = RouterServiceRankRequest(rank=request)
         try:
@@ -94,10 +99,19 @@ class Calls:
 
     async def close(self) -> None:
         """Close the channels; calls on their way end as unreachable, later ones do not begin."""
+        await self._ended.close()
         self._is_closed = True
         if self._direct is not None:
             await self._direct.close()
         await self._pool.close()
+
+    def _note_ended(self, request: RankRequest, answer: RouterServiceRankResponse) -> None:
+        """What a router does with each rank: one that was answered where its ticket points has consumed it."""
+        if request.HasField("ticket") and answer.branch == Branch.BRANCH_TICKET and not request.bypass_psi:
+            self._ended.put(request.ticket)
+
+    async def _report_ended(self, tickets: list[Ticket], timeout_s: float) -> None:
+        await self._router_call("ReportEnded", RouterServiceReportEndedRequest(tickets=tickets), timeout_s)
 
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
         return await self._call(self._routers, RouterServiceStub, method, request, timeout_s)

@@ -22,20 +22,20 @@ def encode_ticket(claims: TicketClaims, key: bytes) -> Ticket:
     return Ticket(claims=raw, mac=sign(raw, key))
 
 
-def decode_ticket(ticket: Ticket, key: bytes) -> TicketClaims:
+def decode_ticket(ticket: Ticket, key: bytes, field: str = "ticket") -> TicketClaims:
     """The claims of a genuine ticket.
 
     Raises:
-        InvalidRequest: field "ticket"; forged or malformed.
+        InvalidRequest: names `field`; forged or malformed.
     """
     if not ticket.claims or len(ticket.claims) > CLAIMS_BYTES_MAX:
-        raise InvalidRequest("ticket", "malformed")
+        raise InvalidRequest(field, "malformed")
     if not is_genuine(ticket.claims, ticket.mac, key):
-        raise InvalidRequest("ticket", "not issued by this deployment")
+        raise InvalidRequest(field, "not issued by this deployment")
     try:
         return TicketClaims.FromString(ticket.claims)
     except DecodeError:
-        raise InvalidRequest("ticket", "malformed") from None
+        raise InvalidRequest(field, "malformed") from None
 
 
 def window_remaining_ns(claims: TicketClaims, unix_now_ns: int) -> int:

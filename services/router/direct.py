@@ -11,8 +11,8 @@ is left. Without etcd the last snapshot serves; with none yet, every rank goes b
 
 What a router knows and this does not: pins (they are named by a hash under the ticket key, which a client does not
 hold), where users were lately, and what other callers send. So a user who was spilled and ranks without a ticket may
-miss its psi here. And a router that does not see a rank does not know that its ticket has ended: the trigger counts
-the ticket's bytes until its window closes. Where admission is bound by footprint, keep to the router.
+miss its psi here. A router that does not see a rank does not know that its ticket has ended, either: the client
+tells it, some milliseconds later and many at a time (`RouterService/ReportEnded`), and the router its trigger.
 
 Source: design, section 3 (router, client library).
 """

@@ -35,6 +35,9 @@ from services.router.core.placing import user_placed
 from services.router.forward import RankCall, Ranked
 from services.router.relay import Relay
 
+REPORTED_MAX = 64
+"""Tickets reported at once."""
+
 
 class RouterService(RouterServiceServicer):
     """Answers the trigger and the callers of Rank.
@@ -163,6 +166,17 @@ class RouterService(RouterServiceServicer):
         if was_held:
             self._ended.put(claims.trigger_id, claims.ticket_id)
         return router_pb2.RouterServiceReleaseResponse(was_held=was_held)
+
+    async def ReportEnded(
+        self, request: router_pb2.RouterServiceReportEndedRequest, context: grpc.aio.ServicerContext
+    ) -> router_pb2.RouterServiceReportEndedResponse:
+        """Keep for their triggers the tickets that ended without this router. One that is not genuine refuses all."""
+        if len(request.tickets) > REPORTED_MAX:
+            raise InvalidRequest("tickets", f"more than {REPORTED_MAX}")
+        ended = [decode_ticket(ticket, self._config.ticket_key, "tickets") for ticket in request.tickets]
+        for claims in ended:
+            self._ended.put(claims.trigger_id, claims.ticket_id)
+        return router_pb2.RouterServiceReportEndedResponse()
 
     async def Forget(
         self, request: router_pb2.RouterServiceForgetRequest, context: grpc.aio.ServicerContext

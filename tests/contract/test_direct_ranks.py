@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import grpc
 import pytest
 
 from relaygr.client import RelayClient
@@ -13,9 +15,9 @@ from relaygr.client.calls import Calls
 from relaygr.errors import InvalidRequest
 from relaygr.v1 import ranker_pb2
 from relaygr.v1.common_pb2 import Ticket
-from relaygr.v1.router_pb2 import Branch
+from relaygr.v1.router_pb2 import Branch, RouterServiceReportEndedRequest
 from services.router.direct import DirectRanks
-from tests.contract.router_world import HISTORY, Freezer, router_world, until
+from tests.contract.router_world import HISTORY, KEY, Freezer, failing, router_world, until
 
 NOBODY = "127.0.0.1:1"
 
@@ -53,7 +55,7 @@ def watched(world, monkeypatch):
     seen, rank = [], world.router._view.rankers.rank
 
     async def noted(address, request, timeout_s):
-        seen.append(request.user)
+        seen.append(request.head.user)
         return await rank(address, request, timeout_s)
 
     monkeypatch.setattr(world.router._view.rankers, "rank", noted)
@@ -145,6 +147,62 @@ async def test_without_a_snapshot_every_rank_goes_by_the_router(world, monkeypat
         assert seen == ["u"]
     finally:
         await calls.close()
+
+
+async def told(world, trigger_id, count):
+    """The tickets a trigger is told of by its Resolves, once there are so many."""
+    found = []
+    async with asyncio.timeout(5.0):
+        while len(found) < count:
+            found += await world.ended(trigger_id)
+    return found
+
+
+async def test_a_trigger_is_told_of_tickets_that_ended_without_the_router(world, monkeypatch):
+    seen = watched(world, monkeypatch)
+    async with calling(world) as calls:
+        names = [f"t-{number}" for number in range(100)]
+        for name in names:
+            ticket = world.ticket(world.rankers["a"], ticket_id=name, trigger_id="trigger-1")
+            await calls.rank(rank_of("u", ticket), 5.0)
+        assert await told(world, "trigger-1", len(names)) == names and seen == []
+
+
+async def test_what_waits_to_be_told_is_told_when_the_client_closes(world):
+    async with calling(world) as calls:
+        ticket = world.ticket(world.rankers["a"], trigger_id="trigger-1")
+        await calls.rank(rank_of("u", ticket), 5.0)
+    assert await world.ended("trigger-1") == ["t-1"]
+
+
+async def test_a_rank_that_consumes_no_ticket_ends_none(world):
+    async with calling(world) as calls:
+        ticket = world.ticket(world.rankers["a"], trigger_id="trigger-1")
+        request = rank_of("u", ticket)
+        request.bypass_psi = True
+        await calls.rank(request, 5.0)
+    assert await world.ended("trigger-1") == []
+
+
+async def test_a_report_of_a_forged_ticket_is_refused_whole(world):
+    tickets = [world.ticket(world.rankers["a"], trigger_id="x", key=key) for key in (KEY, b"another key, as long")]
+    error = await failing(world.stub.ReportEnded(RouterServiceReportEndedRequest(tickets=tickets), timeout=5))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and error.details().startswith("tickets: ")
+    assert await world.ended("x") == []
+
+
+async def test_a_report_of_too_many_tickets_is_refused(world):
+    tickets = [world.ticket(world.rankers["a"])] * 65
+    error = await failing(world.stub.ReportEnded(RouterServiceReportEndedRequest(tickets=tickets), timeout=5))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_ranks_go_on_directly_when_no_router_can_be_told(world):
+    async with calling(world, router=NOBODY) as calls:
+        for _ in range(3):
+            ticket = world.ticket(world.rankers["a"], trigger_id="trigger-1")
+            assert (await calls.rank(rank_of("u", ticket), 5.0)).rank.instance_id == "a"
+            await until(lambda: calls._ended._telling is None)
 
 
 async def test_a_clients_direct_way_is_closed_with_it(world):
