@@ -20,6 +20,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "choice_at_1000_per_2": ("<=", 2.0),
     "plan_1000_ms": ("<=", 500.0),
     "rss_growth": ("<=", 1.1),
+    "router_rss_growth": ("<=", 1.1),
     "added_p50_ms": ("<=", 0.3),
     "rate_ratio": (">=", 0.7),
 }

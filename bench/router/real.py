@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -58,12 +61,14 @@ async def measured_for_real(given: argparse.Namespace) -> dict[str, Any]:
                 records = [record_of(number, address=addresses["stub"]) for number in range(max(given.instances))]
                 await _register(addresses["etcd"], records)
                 pids = {name: supervisor.pid(name) for name in ("router", "hop", "stub")}
-                return await _Run(given, pool, addresses, records, pids).measured()
+                line = await _Run(given, pool, addresses, records, pids).measured()
+                return line | {"router_tables": await _tables(pids["router"], folder / _SIZES)}
             finally:
                 await pool.close()
                 telemetry.shutdown()
 
 
+_SIZES = "sizes.json"
 _NAMES = ("etcd", "etcd-peer", "router", "hop", "stub")
 
 
@@ -73,7 +78,7 @@ def _start(supervisor: Supervisor, folder: Path, addresses: dict[str, str]) -> N
         "etcd": tuple(etcd.command(folder / "etcd", addresses["etcd"], addresses["etcd-peer"])),
         "stub": (*hop, addresses["stub"]),
         "hop": (*hop, addresses["hop"], "--to", addresses["stub"]),
-        "router": (sys.executable, "-m", "services.router"),
+        "router": (sys.executable, "-m", "bench.router.watched", "--sizes", str(folder / _SIZES)),
     }
     settings = {"address": addresses["router"], "registry": addresses["etcd"], "ticket_key": _KEY.hex()}
     environment = {f"RELAYGR_ROUTER_{key.upper()}": value for key, value in settings.items()}
@@ -82,6 +87,19 @@ def _start(supervisor: Supervisor, folder: Path, addresses: dict[str, str]) -> N
         own = environment if name == "router" else {}
         supervisor.start(ProcessSpec(name=name, command=command, environment=own, is_ready=ready))
         supervisor.wait_ready(name)
+
+
+async def _tables(pid: int, path: Path) -> dict[str, Any]:
+    """How full the router's tables are at the end: what is in each, and the most that may be."""
+    os.kill(pid, signal.SIGUSR1)
+    async with asyncio.timeout(_TIMEOUT_S):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process writes it
+            await asyncio.sleep(0.05)
+    tables: dict[str, Any] = json.loads(path.read_text())  # noqa: ASYNC240 - a small file
+    over = [name for name, (size, most) in tables.items() if size > most]
+    say(f"tables of the router, and their most: {tables}")
+    assert not over, f"beyond their bounds: {over}"
+    return tables
 
 
 def _serving(address: str) -> Callable[[], bool]:
@@ -122,14 +140,15 @@ class _Run:
 
     async def measured(self) -> dict[str, Any]:
         """All users, and what they saw."""
-        first_mib, tenth_mib = rss_of_mib(self._pids["router"]), 0.0
+        rss_mib = {"start": rss_of_mib(self._pids["router"])}
+        marks = {"tenth": self._given.calls // 10, "middle": self._given.calls // 2, "end": self._given.calls}
         for block, first in enumerate(range(0, self._given.calls, _BLOCK)):
             users = range(first, min(first + _BLOCK, self._given.calls))
             await self._block(users, ("hop", "router") if block % 2 else ("router", "hop"))
-            if not tenth_mib and users.stop >= self._given.calls // 10:
-                tenth_mib = rss_of_mib(self._pids["router"])
-        line = self._summed()
-        line["router_rss_mib"] = {"start": first_mib, "tenth": tenth_mib, "end": rss_of_mib(self._pids["router"])}
+            for name in [name for name, calls in marks.items() if users.stop >= calls]:
+                rss_mib.setdefault(name, rss_of_mib(self._pids["router"]))
+        growth = round(rss_mib["end"] / rss_mib["middle"], 3)
+        line = self._summed() | {"router_rss_mib": rss_mib, "router_rss_growth": growth}
         say(f"router with {len(self._records)} instances, {self._given.calls} users: {line}")
         return line
 

@@ -45,3 +45,11 @@ class EndedTickets:
         if not tickets:
             return []
         return [tickets.popleft() for _ in range(min(TAKEN_MAX, len(tickets)))]
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table, what is in it and the most that may be."""
+        tickets = sum(map(len, self._tickets.values()))
+        return {
+            "ended.triggers": (len(self._tickets), self._triggers_max),
+            "ended.tickets": (tickets, self._triggers_max * self._tickets_max),
+        }

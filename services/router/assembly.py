@@ -83,7 +83,7 @@ class Router:
             self.metrics,
             margin_ns=config.margin_ns,
         )
-        servicer = service(
+        self._service = service(
             config,
             self.core,
             relay,
@@ -94,7 +94,7 @@ class Router:
         self.server = RpcServer(
             service_name="router", address=config.address, telemetry=telemetry, lane_port=config.lane_port
         )
-        self.server.add(add_router_service, servicer, "relaygr.v1.RouterService")
+        self.server.add(add_router_service, self._service, "relaygr.v1.RouterService")
         self.address = config.address
         self._registration: Registration | None = None
         self._ready: asyncio.Task[None] | None = None
@@ -130,6 +130,10 @@ class Router:
         await self._pin_writer.close()
         await self.registry.close()
         await self._view.close()
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table that could grow with users: what is in it and the most that may be."""
+        return {**self.core.sizes(), **self._service.ended.sizes(), **self._pin_writer.sizes()}
 
     async def _serve_when_ready(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -71,7 +71,7 @@ class RouterService(RouterServiceServicer):
         self._unpin = unpin
         self._trigger_count = trigger_count
         self._clock = clock
-        self._ended = EndedTickets()
+        self.ended = EndedTickets()
 
     async def Resolve(
         self, request: router_pb2.ResolveRequest, context: grpc.aio.ServicerContext
@@ -106,7 +106,7 @@ class RouterService(RouterServiceServicer):
             load=_load_to_pb(queues, record.device_budget_bytes),
             rank_rate_hz=self._core.load.rank_rate_hz(record.instance_id, now_ns),
             trigger_count=self._trigger_count(),
-            ended_ticket_ids=self._ended.take(request.trigger_id),
+            ended_ticket_ids=self.ended.take(request.trigger_id),
             feedback=feedback_to_pb(feedback) if feedback else None,
         )
 
@@ -153,7 +153,7 @@ class RouterService(RouterServiceServicer):
         ranked = await self._relay.rank(self._subject(user), ticket, request, remaining_ns(context))
         # A rank that bypasses psi consumes no ticket.
         if claims is not None and ranked.branch is Branch.TICKET and not head.bypass_psi:
-            self._ended.put(claims.trigger_id, claims.ticket_id)
+            self.ended.put(claims.trigger_id, claims.ticket_id)
         return ranked
 
     async def Release(
@@ -164,7 +164,7 @@ class RouterService(RouterServiceServicer):
         forwarded = ReleaseRequest(ticket=request.ticket)
         was_held = await self._relay.release(_ref_of(claims), forwarded, remaining_ns(context))
         if was_held:
-            self._ended.put(claims.trigger_id, claims.ticket_id)
+            self.ended.put(claims.trigger_id, claims.ticket_id)
         return router_pb2.RouterServiceReleaseResponse(was_held=was_held)
 
     async def ReportEnded(
@@ -175,7 +175,7 @@ class RouterService(RouterServiceServicer):
             raise InvalidRequest("tickets", f"more than {REPORTED_MAX}")
         ended = [decode_ticket(ticket, self._config.ticket_key, "tickets") for ticket in request.tickets]
         for claims in ended:
-            self._ended.put(claims.trigger_id, claims.ticket_id)
+            self.ended.put(claims.trigger_id, claims.ticket_id)
         return router_pb2.RouterServiceReportEndedResponse()
 
     async def Forget(

@@ -58,6 +58,13 @@ class PinWriter:
         """Queue the end of a pin."""
         self._queue(user_hash, None)
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table, what is in it and the most that may be."""
+        return {
+            "pin_writes": (len(self._waiting), self._writes_max),
+            "pin_leases": (len(self._leases), LEASES_MAX),
+        }
+
     async def close(self) -> None:
         """Stop; what is waiting is dropped."""
         self._task.cancel()

@@ -166,6 +166,16 @@ class Binding:
             self._orders[model_key].check()
         assert len(self._tables) <= self._tables_max
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table that could grow with users, instances or models: what is in it and the most that may be."""
+        return {
+            "members": (len(self.members), self.members.members_max),
+            "tables": (len(self._tables), self._tables_max),
+            **self.load.sizes(),
+            **self.pins.sizes(),
+            **self.recent.sizes(),
+        }
+
     def resolve(
         self, subject: Subject, *, will_admit: bool = False, window_ns: int = 0, now_ns: int
     ) -> Placement | None:

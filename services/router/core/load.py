@@ -262,6 +262,14 @@ class LoadView:
             self._calls = {n: call for n, call in self._calls.items() if call.instance_id != instance_id}
             self._due = OrderedDict((user, due) for user, due in self._due.items() if due.instance_id != instance_id)
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table, what is in it and the most that may be."""
+        return {
+            "load.instances": (len(self._instances), self._instances_max),
+            "load.calls": (len(self._calls), self._calls_max),
+            "load.due": (len(self._due), self._calls_max),
+        }
+
     def check(self) -> None:
         """Assert the invariants."""
         assert len(self._calls) <= self._calls_max

@@ -84,7 +84,7 @@ class Membership:
     """The instances, their fences and the doubts about their loss."""
 
     def __init__(self, *, members_max: int = 1024) -> None:
-        self._members_max = members_max
+        self.members_max = members_max
         self._members: dict[str, Member] = {}
         self._losses_ns: deque[int] = deque()
         self._doubted: dict[str, None] = {}
@@ -142,8 +142,8 @@ class Membership:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert len(self._members) <= self._members_max
-        assert len(self._losses_ns) <= self._members_max
+        assert len(self._members) <= self.members_max
+        assert len(self._losses_ns) <= self.members_max
         assert list(self._members) == sorted(self._members)
         assert set(self._doubted) == {m.record.instance_id for m in self if m.doubt_check_ns is not None}
         for instance_id, member in self._members.items():
@@ -162,7 +162,7 @@ class Membership:
     def _registered(self, record: InstanceRecord) -> list[Effect]:
         member = self._members.get(record.instance_id)
         if member is None:
-            if len(self._members) >= self._members_max:
+            if len(self._members) >= self.members_max:
                 self.refused_records += 1
                 return []
             self.version += 1
@@ -204,7 +204,7 @@ class Membership:
 
     def _count_loss(self, now_ns: int) -> None:
         self._losses_ns.append(now_ns)
-        if len(self._losses_ns) > self._members_max:
+        if len(self._losses_ns) > self.members_max:
             self._losses_ns.popleft()
 
     def _confirm(self, member: Member, now_ns: int) -> Effect:

@@ -63,6 +63,13 @@ class Pins:
             if user_hash in self._pins and self._pins[user_hash].expires_ns == expires_ns:
                 del self._pins[user_hash]
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of each table, what is in it and the most that may be."""
+        return {
+            "pins": (len(self._pins), self._pins_max),
+            "pins.expiries": (len(self._expiries), 2 * self._pins_max + 16),
+        }
+
     def check(self) -> None:
         """Assert the invariants."""
         assert len(self._pins) <= self._pins_max

@@ -55,6 +55,10 @@ class Recent:
         """Forget a user; repeatable."""
         self._places.pop(user_hash, None)
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Of the table, what is in it and the most that may be."""
+        return {"recent": (len(self._places), self._users_max)}
+
     def check(self) -> None:
         """Assert the bound."""
         assert len(self._places) <= self._users_max
