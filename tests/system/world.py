@@ -20,6 +20,7 @@ from relaygr.model import checkpoint
 from relaygr.model.config import ModelConfig
 from relaygr.model.init import new_model
 from relaygr.telemetry import Telemetry
+from services.router.direct import DirectRanks
 
 USERS = 40
 FRESH_USERS = range(100, 108)
@@ -92,11 +93,11 @@ def small_plan(folder: Path) -> ClusterPlan:
 
 
 @asynccontextmanager
-async def client_of(cluster, telemetry: Telemetry | None = None):
-    """A client with a patience that a loaded machine needs."""
+async def client_of(cluster, telemetry: Telemetry | None = None, *, direct: DirectRanks | None = None):
+    """A client with a patience that a loaded machine needs; `direct`: its ranks pass the router by."""
     addresses = cluster.addresses["trigger"], cluster.addresses["router"]
     async with RelayClient(
-        *addresses, telemetry=telemetry, arrive_timeout_ms=1000.0, rank_deadline_ms=5000.0
+        *addresses, telemetry=telemetry, arrive_timeout_ms=1000.0, rank_deadline_ms=5000.0, direct=direct
     ) as client:
         yield client
 
