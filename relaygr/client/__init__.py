@@ -6,6 +6,13 @@ async with RelayClient(trigger="trigger:7001", router="router:7002") as client:
             items = await retrieve("42")
         ranking = await relay.rank(items)
     print(ranking.top(10))
+
+Ranks need not pass a router: with a watched copy of the instances they go straight to the one that has the user's psi,
+and by a router only when that fails. It takes read access to etcd and a way to every ranker.
+
+    from services.router.direct import DirectRanks
+
+    client = RelayClient(trigger="trigger:7001", router="router:7002", direct=DirectRanks(("etcd:2379",)))
 """
 
 from relaygr.behaviours.columns import Behaviours, Candidates, Cross, FeatureSpec, Profile

@@ -53,6 +53,7 @@ class RelayClient:
         direct: a way to the rankers that passes the router by, such as `services.router.direct.DirectRanks`: ranks
             go to the instance of their ticket, or of their user's slot, and by the router when that fails; `arrive`,
             `release` and `forget` go as ever. It saves a hop for each rank; what it does not know is said there.
+            Tickets that ended so are reported to the router, many at a time, so that triggers free their room at once.
             Closed with the client. None: every rank goes by the router.
     """
 
