@@ -2,9 +2,9 @@
 
 import pytest
 
+from relaygr.domain.ended import EndedTickets
 from relaygr.domain.identity import UserKey
 from services.router.core.binding import Binding, Subject
-from services.router.core.ended import EndedTickets
 from services.router.core.events import Listed, PinRead, UserPlaced
 from tests.unit.router.fleet import record
 
