@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import gc
 import heapq
-import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
+
+from sim.effects import EffectHash
 
 Action = Callable[..., object]
 
 MS = 1_000_000
 SECOND = 1_000_000_000
-_MASK = (1 << 64) - 1
-_FNV = 0x100000001B3
+_BATCH = 1 << 16
+"""Numbers of events that are hashed at once."""
 
 
 def rest_collector() -> None:
@@ -40,7 +41,7 @@ class Kernel:
     `now_ns` is true time; processes see it through their own clocks.
     """
 
-    __slots__ = ("_agenda", "_order", "_seed", "digest", "events", "now_ns", "on_event")
+    __slots__ = ("_agenda", "_hash", "_order", "_seed", "events", "now_ns", "on_event")
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -48,7 +49,7 @@ class Kernel:
         self._order = 0
         self.now_ns = 0
         self.events = 0
-        self.digest = seed & _MASK
+        self._hash = EffectHash(seed)
         self.on_event: Callable[[], None] | None = None
         """Called after each event; for checks."""
 
@@ -67,20 +68,24 @@ class Kernel:
 
     def note(self, effect: object) -> None:
         """Take an effect into the hash, by its whole content."""
-        self.mix(zlib.crc32(repr(effect).encode()))
+        self._hash.note(effect)
 
-    def mix(self, value: int) -> None:
-        """Take a number into the hash."""
-        self.digest = ((self.digest ^ (value & _MASK)) * _FNV) & _MASK
+    @property
+    def digest(self) -> int:
+        """The hash of all that happened until now, 64 bits."""
+        return self._hash.value()
 
     def run(self, until_ns: int) -> None:
         """Let everything happen up to a time."""
-        agenda, pop, on_event = self._agenda, heapq.heappop, self.on_event
+        agenda, pop, on_event, seen = self._agenda, heapq.heappop, self.on_event, self._hash.events
         while agenda and agenda[0][0] <= until_ns:
             when_ns, order, action, arguments = pop(agenda)
             self.now_ns = when_ns
             self.events += 1
-            self.digest = ((self.digest ^ when_ns ^ order) * _FNV) & _MASK
+            seen.append(when_ns)
+            seen.append(order)
+            if len(seen) >= _BATCH:
+                self._hash.take_events()
             action(*arguments)
             if on_event is not None:
                 on_event()

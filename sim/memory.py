@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import PsiKey
 from sim.chains import LogChain
-from sim.checks import Violation
+from sim.violations import Violation
 
 Content = tuple[PsiKey, int, int]
 """Whose, which text of the log, and how many tokens of the psi lie in and before this page."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from relaygr.domain.identity import PsiKey
 from services.ranker.core import effects as fx
 from services.ranker.core import events as ev
-from sim.checks import Violation
 from sim.messages import Ticket
+from sim.violations import Violation
 
 
 @dataclass(slots=True)

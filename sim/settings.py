@@ -55,7 +55,7 @@ class Settings:
     ablation: str = ""
     """What is left out; see ablations."""
     checks: str = "full"
-    """full: after each event what it touched; some: one process now and then."""
+    """full: after each event the whole of what it touched; some: the touched parts, and one whole process in turn."""
 
     # Network and machines: round figures for one data centre.
     delay_ns: int = 100_000

@@ -16,11 +16,12 @@ from services.expander.core.effects import Effect, Found, ProbeLock, StoreGrant,
 from services.expander.core.entries import Content
 from services.expander.core.events import LockProbed
 from services.expander.core.tiering import Tiering
-from sim.checks import Checks, Violation
+from sim.checks import Checks
 from sim.kernel import Kernel
 from sim.memory import Content as Written
 from sim.nodes.process import Process, Timer
 from sim.settings import Settings
+from sim.violations import Violation
 
 
 class Present:

@@ -248,8 +248,7 @@ class Ranker(Process):
         return PsiKey(request.subject.user, self.model_key, request.anchor)
 
     def _perform(self, effect: fx.Effect) -> None:
-        if self.is_watched:
-            self.kernel.note(effect)
+        self.kernel.note(effect)
         match effect:
             case fx.Accept() | fx.Decline():
                 self._answer = effect

@@ -332,8 +332,7 @@ class Router(Process):
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if self._checks.is_full:
-                self.kernel.note(effect)
+            self.kernel.note(effect)
             match effect:
                 case StartProbe():
                     self.probes.start(effect)

@@ -179,8 +179,7 @@ class Trigger(Process):
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if self._checks.is_full:
-                self.kernel.note(effect)
+            self.kernel.note(effect)
             match effect:
                 case EndReservation(ticket_id):
                     demand(ticket_id in self._open, "I7", f"{ticket_id} ended twice")

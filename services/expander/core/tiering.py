@@ -250,6 +250,11 @@ class Tiering:
         held = seen.published_blocks + seen.doomed_blocks + seen.staging_blocks + seen.quarantined_blocks
         assert held + seen.free_blocks == self._limits.block_count, f"blocks leaked: {seen}"
 
+    def check_touched(self) -> None:
+        """Assert what needs no look at the tables: sums and bounds."""
+        self.check_sums()
+        assert len(self._pins) <= self._limits.pins_max
+
     def check(self) -> None:
         """Assert the invariants."""
         entries, stores = self._entries.held(), tuple(self._stores.held())

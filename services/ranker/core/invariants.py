@@ -27,8 +27,28 @@ def check(books: Books, idle_pages: int) -> None:
         assert books.counters[name] == 0, f"{name} is {books.counters[name]}"
 
 
+def check_touched(books: Books, touched: list[Entry]) -> None:
+    """Assert what one event can have broken: the bounds, and all about the entries that it touched."""
+    _check_sizes(books)
+    for entry in touched:
+        if entry.entry_id in books.entries.by_id:
+            _check_entry(books, entry)
+            _check_tickets_of(books, entry)
+            _check_waits_of(books, entry)
+            assert entry.state == PsiState.LEAVING or books.entries.by_key[entry.key] is entry
+    for name in RACE_COUNTERS:
+        assert books.counters[name] == 0, f"{name} is {books.counters[name]}"
+
+
 def _check_bounds(books: Books) -> None:
-    """I3: tables stay within their maxima."""
+    """I3: tables stay within their maxima, and each alarm is somebody's."""
+    _check_sizes(books)
+    waiting = sum(rank.state == RankState.WAITING for rank in books.ranks.values())
+    watched = sum(entry.reload_by_ns is not None for entry in books.entries.by_id.values())
+    assert len(books.alarms) == len(books.tickets.open) + waiting + watched + len(books.tombstones)
+
+
+def _check_sizes(books: Books) -> None:
     entries, tickets = books.entries, books.tickets
     assert len(entries.by_id) <= entries.entries_max
     assert len(tickets.open) <= tickets.tickets_max and len(tickets.closed) <= tickets.closed_max
@@ -36,9 +56,6 @@ def _check_bounds(books: Books) -> None:
     assert len(books.spills) <= books.spills_max and len(books.spill_queue) <= entries.entries_max
     assert not books.spill_queue or len(books.spills) == books.spills_max, "copies wait beside a free place"
     assert len(books.tombstones) <= books.tombstones_max
-    waiting = sum(rank.state == RankState.WAITING for rank in books.ranks.values())
-    watched = sum(entry.reload_by_ns is not None for entry in entries.by_id.values())
-    assert len(books.alarms) == len(tickets.open) + waiting + watched + len(books.tombstones)
 
 
 def _check_entry(books: Books, entry: Entry) -> None:
@@ -46,7 +63,7 @@ def _check_entry(books: Books, entry: Entry) -> None:
     assert len(entry.page_ids) >= pages_of(max(entry.reach_tokens, entry.tokens))
     assert entry.tokens <= entry.goal_tokens and entry.reach_tokens <= entry.chain.token_count
     assert all(0 < tokens <= entry.tokens for tokens in entry.leases.values()), "a lease on incomplete tokens"
-    assert not entry.leases or entry.state in (*LEASABLE, PsiState.LEAVING)
+    assert not entry.leases or entry.state == PsiState.LEAVING or entry.state in LEASABLE
     is_fetching = entry.state in (PsiState.LOOKING_UP, PsiState.RELOADING)
     assert (entry.reload_by_ns is not None) == (is_fetching and not entry.is_reload_overdue), "a reload without an end"
     assert (entry.entry_id in books.spills) == bool(entry.spilling_tokens)
@@ -86,13 +103,17 @@ def _check_tickets(books: Books) -> None:
     held = 0
     for entry in books.entries.by_id.values():
         held += len(entry.tickets)
-        for ticket_id in entry.tickets:
-            ticket = books.tickets.open[ticket_id]
-            assert ticket.entry_id == entry.entry_id
-            assert ticket.need_tokens <= entry.reach_tokens
-            assert agrees(entry.chain, ticket.need_tokens, ticket.chain), "histories that diverge share an entry"
+        _check_tickets_of(books, entry)
     assert held == len(books.tickets.open)
     assert not books.tickets.open.keys() & books.tickets.closed.keys()
+
+
+def _check_tickets_of(books: Books, entry: Entry) -> None:
+    for ticket_id in entry.tickets:
+        ticket = books.tickets.open[ticket_id]
+        assert ticket.entry_id == entry.entry_id
+        assert ticket.need_tokens <= entry.reach_tokens
+        assert agrees(entry.chain, ticket.need_tokens, ticket.chain), "histories that diverge share an entry"
 
 
 def _check_ranks(books: Books) -> None:
@@ -106,9 +127,13 @@ def _check_ranks(books: Books) -> None:
             assert (rank.rank_id in entry.joiners) == (rank.state == RankState.WAITING)
             assert (rank.rank_id in entry.leases) == (rank.state == RankState.LEASED)
     for entry in books.entries.by_id.values():
-        for rank_id in (*entry.joiners, *entry.leases):
-            assert books.ranks[rank_id].entry_id == entry.entry_id
-        assert not entry.joiners or entry.is_pending, "a rank waits for nothing"
+        _check_waits_of(books, entry)
+
+
+def _check_waits_of(books: Books, entry: Entry) -> None:
+    for rank_id in (*entry.joiners, *entry.leases):
+        assert books.ranks[rank_id].entry_id == entry.entry_id
+    assert not entry.joiners or entry.is_pending, "a rank waits for nothing"
 
 
 def _check_eviction(books: Books, idle_pages: int) -> None:

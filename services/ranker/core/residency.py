@@ -93,9 +93,12 @@ class Residency:
         self._production = Production(self._books, self._holding)
         self._ranking = Ranking(self._books)
         self._spilling = Spilling(self._books, self._holding)
+        self._attended: list[Entry] = []
+        """By the last event; for checks."""
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         """Take one event and say what should be done."""
+        self._attended.clear()
         match event:
             case events.PreInferAsked():
                 self._attend(self._asking.ask(event, now_ns), Cause.PRE_INFER_ASKED, now_ns)
@@ -136,6 +139,7 @@ class Residency:
 
     def expire(self, now_ns: int) -> list[Effect]:
         """Close windows, end waits, drop tombstones that are due."""
+        self._attended.clear()
         alarms: Alarms = self._books.alarms
         while (name := alarms.pop_due(now_ns)) is not None:
             match name:
@@ -154,6 +158,10 @@ class Residency:
                 case _:
                     raise AssertionError(f"unknown alarm {name}")
         return self._books.take_effects()
+
+    def check_touched(self) -> None:
+        """Assert the bounds, and all that holds of the entries that the last event brought to rest."""
+        invariants.check_touched(self._books, self._attended)
 
     def check(self) -> None:
         """Assert I1, I3, I4 and I7, and that page accounting is exact."""
@@ -175,6 +183,7 @@ class Residency:
         """Bring an entry to rest after a change."""
         if entry is None or entry.entry_id not in self._books.entries.by_id:
             return
+        self._attended.append(entry)
         if entry.state == PsiState.LEAVING:
             self._production.watch(entry, now_ns)
             self._see_off(entry, cause)

@@ -276,6 +276,13 @@ class Schedule:
         productions = sum(counts[job_class] for job_class in (JobClass.JOINED, *AHEAD))
         return Queues(counts[JobClass.RANK], counts[JobClass.FULL], productions, backlog_ns)
 
+    def check_touched(self) -> None:
+        """Assert the bounds: what needs no look at the queues."""
+        assert len(self._waiting) + len(self._running) <= self._jobs_max
+        assert len(self._dropped) <= 2 * self._jobs_max
+        assert len(self._begun) <= len(self._waiting)
+        assert len(self._lateness) <= 2 * self._jobs_max + 64
+
     def check(self) -> None:
         """Assert bounds and that the heaps hold exactly the waiting jobs."""
         assert len(self._waiting) + len(self._running) <= self._jobs_max

@@ -28,6 +28,7 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 from services.trigger.core import risk, worth
 from services.trigger.core.account import Account
@@ -174,6 +175,17 @@ class Admission:
                 break
             del self._accounts[key]
         return ended
+
+    def check_touched(self) -> None:
+        """Assert the bounds, and the account of the last arrival: what one event can have broken."""
+        rules = self._rules
+        assert len(self._tickets) <= rules.tickets_max
+        assert len(self._accounts) <= rules.accounts_max
+        assert len(self._unanswered) <= rules.unanswered_max
+        assert len(self._window_ends) <= 2 * rules.tickets_max + 1
+        for account in islice(reversed(self._accounts.values()), 1):
+            assert (account.open_bytes > 0) == (account.open_tickets > 0) and account.open_bytes >= 0
+            assert account.load.debt_ns >= 0
 
     def check(self) -> None:
         """Assert the invariants: bounds held, books balanced, each window on the heap once."""
