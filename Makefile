@@ -115,6 +115,9 @@ sim-many: $(INSTALLED) generated ## many small clusters with faults, fresh seeds
 sim-report: $(INSTALLED) generated ## sizes, losses and ablations under virtual time; ends with one JSON line
 	@$(BIN)/python -m sim.report $(ARGS)
 
+sim-large: $(INSTALLED) generated ## a thousand instances, two million requests, compiled; minutes, ends with one JSON line; ARGS="--requests 10000000"
+	@$(BIN)/python -m sim.compiled sim.large $(ARGS)
+
 ##@ Measure
 bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load $(ARGS)
@@ -215,4 +218,4 @@ endef
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
   bench-router bench-trigger bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
   contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
-.PHONY: sim sim-many sim-report sim-test
+.PHONY: sim sim-large sim-many sim-report sim-test

@@ -61,11 +61,15 @@ class Cluster:
         Raises:
             AssertionError: a core's invariant or a rule of the design does not hold.
         """
+        self.begin()
+        self.kernel.run(int(self.settings.seconds * SECOND))
+        self.rest()
+
+    def begin(self) -> None:
+        """Have the first request sent when it is due; time is the caller's to let pass."""
         self.checks.everything = self._machines
         self.kernel.on_event = self.checks.after_event
         self.client.begin()
-        self.kernel.run(int(self.settings.seconds * SECOND))
-        self.rest()
 
     def rest(self) -> None:
         """Let time pass until windows, leases and tombstones have ended; then nothing may be left (I7)."""

@@ -78,7 +78,7 @@ class EffectHash:
         return tuple([self._plain(each) for each in found]) if type(found) is tuple else self._plain(found)
 
 
-def _reader(kind: type) -> Reader:
+def _reader(kind: Any) -> Reader:
     """What takes values of a type apart."""
     if issubclass(kind, Enum):
         return attrgetter("_value_")

@@ -1,7 +1,8 @@
 """What the cores do at sizes that no test machine has: `python -m sim.report`. Ends with one JSON line.
 
-One large run; the same with a tenth of the instances lost; what a joiner moves; and a small cluster with one part taken
-out at a time. Device times are a cost model's, so figures say how decisions compare, not how fast a machine is.
+One large run (with `--large` of two million requests, compiled); a cluster with a tenth of its instances lost; what a
+joiner moves; and a small cluster with one part taken out at a time. Device times are a cost model's, so figures say how
+decisions compare, not how fast a machine is.
 
 Source: design, section 3.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +19,13 @@ from relaygr.domain.slots import SLOTS
 from services.router.core.slots import assign
 from sim.ablations import ABLATIONS
 from sim.cluster import Cluster
+from sim.compiled import output_of
 from sim.kernel import rest_collector
-from sim.record import share
-from sim.settings import MIB, Settings
+from sim.large import large, measured, sized
+from sim.settings import MIB
 
-RATE_HZ = 40.0
-"""Arrivals a second and instance."""
-SERVED = 128
-"""Instances for which another trigger and router is started."""
-FRONTS_MAX = 8
+REQUESTS = 100_000
+LARGE_REQUESTS = 2_000_000
 RECOVERED = 0.99
 """Of the share that met the budgets before a loss."""
 RECOVERY_INSTANCES = 40
@@ -38,12 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run all parts and print."""
     parser = argparse.ArgumentParser(prog="python -m sim.report", description="Large clusters under virtual time.")
     parser.add_argument("--instances", type=int, default=1000)
-    parser.add_argument("--requests", type=int, default=2_000_000)
+    parser.add_argument("--requests", type=int, help=f"of the large run; {REQUESTS}, or {LARGE_REQUESTS} with --large")
+    parser.add_argument("--large", action="store_true", help="two million requests, by the compiled simulator")
     parser.add_argument("--ablation-seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
+    requests = given.requests or (LARGE_REQUESTS if given.large else REQUESTS)
+    run_large = large_compiled if given.large else large
+    line: dict[str, Any] = {"seed": given.seed, **run_large(given.instances, requests, given.seed)}
     rest_collector()
-    line: dict[str, Any] = {"seed": given.seed, **large(given.instances, given.requests, given.seed)}
     say("large", line)
     line["moved_on_scale_out"] = moved_on_scale_out(given.instances)
     line["recovery"] = recovery(min(given.instances, RECOVERY_INSTANCES), given.seed)
@@ -55,57 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def sized(instances: int, seconds: float, seed: int) -> Settings:
-    """Settings of a cluster under the same load an instance, whatever its size."""
-    fronts = min(FRONTS_MAX, max(1, instances // SERVED))
-    return Settings(
-        seed=seed,
-        instances=instances,
-        instances_per_host=8,
-        rate_hz=RATE_HZ * instances,
-        seconds=seconds,
-        triggers=fronts,
-        routers=fronts,
-        dram_budget_bytes=8192 * MIB,
-        checks="some",
-    )
-
-
-def large(instances: int, requests: int, seed: int) -> dict[str, Any]:
-    """One run of a large cluster."""
-    begun = time.perf_counter()
-    cluster = Cluster(sized(instances, requests / (RATE_HZ * instances), seed))
-    built_s = time.perf_counter() - begun
-    cluster.run()
-    took_s = time.perf_counter() - begun - built_s
-    return {
-        "instances": instances,
-        **measured(cluster),
-        "events": cluster.kernel.events,
-        "events_per_s": round(cluster.kernel.events / took_s),
-        "built_s": round(built_s, 1),
-        "took_s": round(took_s, 1),
-        "hash": f"{cluster.kernel.digest:016x}",
-    }
-
-
-def measured(cluster: Cluster) -> dict[str, Any]:
-    """What one run shows."""
-    record = cluster.record
-    busy = [ranker.device.busy_ns for ranker in cluster.rankers.values() if ranker.is_alive]
-    mean_ns = sum(busy) / len(busy)
-    return {
-        "requests": record.requests,
-        "slo_met": share(record.met, record.requests),
-        "rank_p99_ms": record.quantile_ms(0.99),
-        "survival": share(record.survived, record.accepted),
-        "affinity": share(record.met_instance, record.accepted),
-        "on_psi": share(sum(record.tiers[tier] for tier in ("DEVICE", "DRAM", "JOINED")), record.ranked),
-        "max_over_mean_load": round(max(busy) / mean_ns, 3) if mean_ns else None,
-        "device_busy": round(mean_ns / (cluster.settings.seconds * 1e9), 3),
-        "declined": {name: count for name, count in sorted(record.decisions.items()) if name != "ADMITTED"},
-        "errors": dict(record.errors),
-    }
+def large_compiled(instances: int, requests: int, seed: int) -> dict[str, Any]:
+    """One run of a large cluster by the compiled simulator, in a process of its own."""
+    options = ["--instances", str(instances), "--requests", str(requests), "--seed", str(seed)]
+    found: dict[str, Any] = json.loads(output_of("sim.large", options))
+    return found
 
 
 def moved_on_scale_out(instances: int) -> float:

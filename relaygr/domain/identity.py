@@ -57,6 +57,10 @@ class UserKey:
     tenant: str
     user: str
 
+    def __hash__(self) -> int:
+        """Few users of two tenants have one name; a string keeps its hash, a tuple does not."""
+        return hash(self.user)
+
     def hashed(self, key: bytes) -> str:
         """Keyed hash for spans and logs; user ids never appear there in the clear."""
         text = f"{self.tenant}\x00{self.user}".encode()
@@ -71,3 +75,7 @@ class PsiKey:
     model_key: str
     anchor: int
     """Index of the first behaviour of the prefix in the user's whole log."""
+
+    def __hash__(self) -> int:
+        """Of what differs: a process knows few models."""
+        return hash((self.owner.user, self.anchor))

@@ -51,6 +51,8 @@ class JobClass(IntEnum):
     PRE_INFER = 4
 
 
+CLASSES = tuple(JobClass)
+"""Most urgent first. (An enum makes its members anew for each walk.)"""
 AHEAD = (JobClass.APPEND, JobClass.PRE_INFER)
 """Work ahead of a rank that is still to come: shed first."""
 
@@ -145,7 +147,8 @@ class Schedule:
         self._begun: dict[int, _Place] = {}
         """Those of the waiting that were put back."""
         self._running: dict[int, _Place] = {}
-        self._heaps: dict[JobClass, list[tuple[int, int, int]]] = {job_class: [] for job_class in JobClass}
+        self._heaps: list[list[tuple[int, int, int]]] = [[] for _ in CLASSES]
+        """By class."""
         self._aside: list[tuple[int, int, int]] = []
         self._lateness: list[tuple[int, int, int]] = []
         self._dropped: list[Job] = []
@@ -173,7 +176,7 @@ class Schedule:
         """The job to run now, and those dropped; the caller answers for the dropped ones."""
         dropped = self.expire(now_ns)
         self._sort_out(now_ns)
-        place = next((place for job_class in JobClass if (place := self._next(job_class, now_ns)) is not None), None)
+        place = next((place for job_class in CLASSES if (place := self._next(job_class, now_ns)) is not None), None)
         place = place or self._next_aside()
         if place is None:
             return None, dropped
@@ -226,9 +229,9 @@ class Schedule:
         self._drop_late(now_ns)
         self._sort_out(now_ns)
         if place.is_hopeless(now_ns):
-            return any(self._head(other) is not None for other in JobClass)
+            return any(self._head(other) is not None for other in CLASSES)
         job_class = place.job.job_class
-        if any(self._head(other) is not None for other in JobClass if other < job_class):
+        if any(self._head(other) is not None for other in CLASSES[:job_class]):
             return True
         rival = self._head(job_class) if place.lent_until_ns is not None else None
         return rival is not None and rival.job.deadline_ns < place.job.deadline_ns
@@ -237,7 +240,7 @@ class Schedule:
         """True when a less urgent job runs and this one, once queued, would be the first to ask it to yield."""
         if not any(place.job.job_class > job.job_class for place in self._running.values()):
             return False
-        return all(self._head(other) is None for other in JobClass if other <= job.job_class)
+        return all(self._head(other) is None for other in CLASSES[: job.job_class + 1])
 
     def progress(self, job_id: int, left_ns: int) -> None:
         """A running job has so much left."""
@@ -268,7 +271,7 @@ class Schedule:
 
     def load(self) -> Queues:
         """What waits and runs; of a running job, what was last said to be left. Late work counts until `expire`."""
-        counts = dict.fromkeys(JobClass, 0)
+        counts = [0] * len(CLASSES)
         backlog_ns = 0
         for place in (*self._waiting.values(), *self._running.values()):
             counts[place.job.job_class] += 1
@@ -289,13 +292,13 @@ class Schedule:
         assert len(self._dropped) <= 2 * self._jobs_max
         assert not self._waiting.keys() & self._running.keys()
         assert self._begun == {job_id: place for job_id, place in self._waiting.items() if place.is_begun}
-        heaps = [*self._heaps.values(), self._aside]
+        heaps = [*self._heaps, self._aside]
         queued = [item for heap in heaps for item in heap if not self._is_stale(item)]
         aside = {item[2] for item in self._aside if not self._is_stale(item)}
         assert aside == {job_id for job_id, place in self._waiting.items() if place.is_aside}
         assert len(self._aside) <= 2 * self._jobs_max + 64
         assert sorted(item[2] for item in queued) == sorted(self._waiting)
-        for job_class, heap in self._heaps.items():
+        for job_class, heap in enumerate(self._heaps):
             assert len(heap) <= 2 * self._jobs_max + 64
             assert all(self._waiting[item[2]].job.job_class == job_class for item in heap if not self._is_stale(item))
         assert len(self._lateness) <= 2 * self._jobs_max + 64
@@ -352,7 +355,7 @@ class Schedule:
 
     def _sort_out(self, now_ns: int) -> None:
         """Set aside what heads its class and cannot be in time any more."""
-        for job_class in JobClass:
+        for job_class in CLASSES:
             while (place := self._head(job_class)) is not None and place.is_hopeless(now_ns):
                 self._queue(self._unqueue(place.job.job_id), is_aside=True)
 

@@ -72,7 +72,8 @@ class SlotOrders:
 
     def _fill(self, slot: int) -> list[tuple[float, str]]:
         of = self._scores.of_slot(slot)
-        firsts = heapq.nsmallest(KEPT, ((-of(each), each) for each in self._weights))
+        likely = self._scores.likely_first(slot, 2 * KEPT)
+        firsts = heapq.nsmallest(KEPT, ((-of(each), each) for each in likely))
         self._firsts[slot] = firsts
         return firsts
 

@@ -16,7 +16,7 @@ import hashlib
 import heapq
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +195,8 @@ class Scores:
         self.are_equal = sum(weights.values()) <= 0
         """True when all weigh nothing, and so all the same."""
         self._weights = {each: 1 if self.are_equal else weight for each, weight in weights.items()}
+        self._are_alike: bool | None = None
+        """All of one weight; seen when it is asked for."""
 
     def of(self, slot: int, instance_id: str) -> float:
         """One instance's score for one slot; the larger, the sooner."""
@@ -214,6 +216,22 @@ class Scores:
             if number > largest:
                 best, largest = each, number
         return best
+
+    def likely_first(self, slot: int, count: int) -> Collection[str]:
+        """Those among whom the first few of a slot are: `count` of them where all weigh the same, else everybody."""
+        if self._are_alike is None:
+            self._are_alike = len(set(self._weights.values())) <= 1
+        if not self._are_alike or len(self._weights) <= count:
+            return self._weights
+        start = hashlib.blake2b(f"{slot}\x00".encode(), digest_size=8)
+        numbers = []
+        for each in self._weights:
+            state = start.copy()
+            state.update(each.encode())
+            numbers.append((state.digest()[::-1], each))
+        # As bytes, the last first, they are in the order of the numbers.
+        numbers.sort(reverse=True)
+        return [each for _, each in numbers[:count]]
 
     def of_slot(self, slot: int) -> Callable[[str], float]:
         """The scores for one slot: much quicker, where many are asked for."""
