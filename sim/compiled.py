@@ -59,7 +59,7 @@ def prepared() -> Path:
         return folder
     shutil.rmtree(FOLDER, ignore_errors=True)
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.md"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     _compile(folder, modules(folder))
     (folder / DONE).touch()

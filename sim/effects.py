@@ -8,7 +8,6 @@ Source: design, section 8.
 
 from __future__ import annotations
 
-import marshal
 from array import array
 from collections.abc import Callable
 from dataclasses import fields
@@ -20,8 +19,6 @@ from typing import Any
 from sim.chains import LogChain
 
 BATCH = 4096
-_MARSHAL = 2
-"""The last format that does not say whether two values are one object, which differs from run to run."""
 _PLAIN = frozenset((int, str, bytes, bool, float, type(None)))
 
 Reader = Callable[[Any], Any]
@@ -47,7 +44,7 @@ class EffectHash:
         """An effect is performed."""
         self._effects.append((type(effect).__name__, self._plain(effect)))
         if len(self._effects) >= BATCH:
-            self._of_effects.update(marshal.dumps(self._effects, _MARSHAL))
+            self._of_effects.update(repr(self._effects).encode())
             self._effects.clear()
 
     def take_events(self) -> None:
@@ -59,7 +56,7 @@ class EffectHash:
         """64 bits that stand for all until now."""
         of_events, of_effects = self._of_events.copy(), self._of_effects.copy()
         of_events.update(self.events.tobytes())
-        of_effects.update(marshal.dumps(self._effects, _MARSHAL))
+        of_effects.update(repr(self._effects).encode())
         whole = blake2b(of_events.digest() + of_effects.digest(), digest_size=8)
         return int.from_bytes(whole.digest(), "little")
 
