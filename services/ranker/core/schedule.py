@@ -148,7 +148,6 @@ class Schedule:
         """Those of the waiting that were put back."""
         self._running: dict[int, _Place] = {}
         self._heaps: list[list[tuple[int, int, int]]] = [[] for _ in CLASSES]
-        """By class."""
         self._aside: list[tuple[int, int, int]] = []
         self._lateness: list[tuple[int, int, int]] = []
         self._dropped: list[Job] = []
@@ -282,26 +281,21 @@ class Schedule:
     def check_touched(self) -> None:
         """Assert the bounds: what needs no look at the queues."""
         assert len(self._waiting) + len(self._running) <= self._jobs_max
-        assert len(self._dropped) <= 2 * self._jobs_max
-        assert len(self._begun) <= len(self._waiting)
-        assert len(self._lateness) <= 2 * self._jobs_max + 64
+        assert max(len(self._dropped), len(self._lateness) - 64, len(self._aside) - 64) <= 2 * self._jobs_max
 
     def check(self) -> None:
         """Assert bounds and that the heaps hold exactly the waiting jobs."""
-        assert len(self._waiting) + len(self._running) <= self._jobs_max
-        assert len(self._dropped) <= 2 * self._jobs_max
+        self.check_touched()
         assert not self._waiting.keys() & self._running.keys()
         assert self._begun == {job_id: place for job_id, place in self._waiting.items() if place.is_begun}
         heaps = [*self._heaps, self._aside]
         queued = [item for heap in heaps for item in heap if not self._is_stale(item)]
         aside = {item[2] for item in self._aside if not self._is_stale(item)}
         assert aside == {job_id for job_id, place in self._waiting.items() if place.is_aside}
-        assert len(self._aside) <= 2 * self._jobs_max + 64
         assert sorted(item[2] for item in queued) == sorted(self._waiting)
         for job_class, heap in enumerate(self._heaps):
             assert len(heap) <= 2 * self._jobs_max + 64
             assert all(self._waiting[item[2]].job.job_class == job_class for item in heap if not self._is_stale(item))
-        assert len(self._lateness) <= 2 * self._jobs_max + 64
         watched = {item[2] for item in self._lateness if not self._is_stale(item)}
         assert all(job_id in watched for job_id, place in self._waiting.items() if _turns_ns(place) is not None)
 
