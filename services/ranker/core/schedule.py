@@ -52,7 +52,6 @@ class JobClass(IntEnum):
 
 
 CLASSES = tuple(JobClass)
-"""Most urgent first. (An enum makes its members anew for each walk.)"""
 AHEAD = (JobClass.APPEND, JobClass.PRE_INFER)
 """Work ahead of a rank that is still to come: shed first."""
 
