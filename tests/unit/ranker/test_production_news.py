@@ -16,7 +16,7 @@ def run_of(*ends_ns: int) -> tuple[_Run, list[int]]:
     """A run whose chunks of 256 tokens ended then, and those of which it told."""
     effect: Any = SimpleNamespace(to_tokens=WHOLE)
     span: Any = None
-    run, told = _Run(effect, span, 0), []
+    run, told = _Run(effect, span, 0, 0), []
     for number, end_ns in enumerate(ends_ns, 1):
         chunk = Chunk(256 * number, 0 if number == 1 else ends_ns[number - 2], end_ns)
         if run.has_news(chunk):
