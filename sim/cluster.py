@@ -22,7 +22,7 @@ from sim.nodes.ranker import Ranker
 from sim.nodes.registry import Registry
 from sim.nodes.router import Router
 from sim.nodes.trigger import Trigger
-from sim.population import Population
+from sim.population import Population, Source
 from sim.record import Record
 from sim.settings import Settings, model_of
 
@@ -33,7 +33,8 @@ REST_NS = 100 * SECOND
 class Cluster:
     """Everything of one run."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, source: Source | None = None, record: Record | None = None) -> None:
+        """Requests are drawn when no `source` of them is given; `record` takes their ends."""
         self.settings = settings
         self.kernel = Kernel(settings.seed)
         self.checks = Checks(is_full=settings.checks == "full")
@@ -41,7 +42,7 @@ class Cluster:
             self.kernel, delay_ns=settings.delay_ns, spread=settings.delay_spread, local_ns=settings.local_ns
         )
         slo = settings.profile.slo
-        self.record = Record(int(slo.rank_ms * MS), int(slo.end_to_end_ms * MS))
+        self.record = record or Record(int(slo.rank_ms * MS), int(slo.end_to_end_ms * MS))
         self._clocks = self.kernel.chance("clocks")
         self._boots = 0
         self.rankers: dict[str, Ranker] = {}
@@ -52,7 +53,8 @@ class Cluster:
         self.network.place("registry", self.registry)
         self.model_version = "1"
         self._build()
-        self.client = Client(self.kernel, settings, self.network, Population(self.kernel, settings), self.record)
+        source = source or Population(self.kernel, settings)
+        self.client = Client(self.kernel, settings, self.network, source, self.record)
         self.network.place("client", self.client)
 
     def run(self) -> None:

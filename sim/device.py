@@ -62,6 +62,7 @@ class Device:
         self._resumed_ns = 0
         self._turn = 0
         """Events of earlier turns mean nothing any more."""
+        self._stalled_ns = 0
         self.schedule = Schedule(jobs_max)
         self.slowness = 1.0
         self.busy_ns = 0
@@ -80,6 +81,11 @@ class Device:
         self._let_go(self.schedule.expire(now_ns))
         self._look(now_ns)
         return is_queued
+
+    def stall(self, by_ns: int) -> None:
+        """Somebody else takes the processor: what runs now ends so much later."""
+        if self._running is not None:
+            self._stalled_ns += by_ns
 
     def promote(self, job_id: int, deadline_ns: int, due_ns: int | None) -> None:
         """A rank waits for this job."""
@@ -113,6 +119,11 @@ class Device:
         return self.schedule.load()
 
     @property
+    def is_running(self) -> bool:
+        """Something computes."""
+        return self._running is not None
+
+    @property
     def is_idle(self) -> bool:
         """Nothing waits or runs."""
         return not self._tasks
@@ -130,6 +141,7 @@ class Device:
         if job is None:
             return
         task = self._running = self._tasks[job.job_id]
+        self._stalled_ns = 0
         task.has_begun = True
         self._resumed_ns = now_ns
         self._plan(now_ns)
@@ -164,6 +176,11 @@ class Device:
         if turn != self._turn or task is None:
             return
         now_ns = self._process.clock_ns()
+        if self._stalled_ns:
+            self._resumed_ns += self._stalled_ns
+            self._process.at(now_ns + self._stalled_ns, self._reach, turn)
+            self._stalled_ns = 0
+            return
         # A process that was stopped did not compute meanwhile.
         elapsed_ns = min(now_ns - self._resumed_ns, task.ends_ns[task.chunks] - task.done_ns)
         task.done_ns += elapsed_ns

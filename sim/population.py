@@ -12,6 +12,7 @@ from bisect import bisect
 from itertools import accumulate
 from math import exp, log
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 
@@ -32,6 +33,14 @@ REWRITTEN_EVERY = 4
 """Of the times that a user is taken anew, which happens where there are few."""
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 1 << 64
+
+
+class Source(Protocol):
+    """Where requests come from."""
+
+    def next(self) -> Request | None:
+        """The next request, in the order of arrival; None when there are no more."""
+        ...
 
 
 class Population:

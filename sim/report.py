@@ -20,6 +20,7 @@ from services.router.core.slots import assign
 from sim.ablations import ABLATIONS
 from sim.cluster import Cluster
 from sim.compiled import output_of
+from sim.fidelity import of_newest_report
 from sim.kernel import rest_collector
 from sim.large import large, measured, sized
 from sim.settings import MIB
@@ -50,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     line["recovery"] = recovery(min(given.instances, RECOVERY_INSTANCES), given.seed)
     say("recovery", line["recovery"])
     line["ablations"] = ablations(given.ablation_seconds, given.seed)
-    # The measured small cluster beside the same one here; filled in by whoever measures it.
-    line["fidelity"] = None
+    line["fidelity"] = of_newest_report()
+    say("fidelity", line["fidelity"])
     print(json.dumps(line))
     return 0
 

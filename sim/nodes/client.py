@@ -13,7 +13,7 @@ from sim.kernel import MS, Kernel
 from sim.messages import Asked, RankAnswer, Request, Ticket
 from sim.network import Network
 from sim.nodes.process import Deadlines, Process
-from sim.population import Population
+from sim.population import Source
 from sim.record import Record
 from sim.settings import Settings
 
@@ -27,7 +27,7 @@ class Client(Process):
     """All clients at once, on a host that never fails."""
 
     def __init__(
-        self, kernel: Kernel, settings: Settings, network: Network, population: Population, record: Record
+        self, kernel: Kernel, settings: Settings, network: Network, population: Source, record: Record
     ) -> None:
         super().__init__(kernel, "client", "client-host")
         self._settings = settings
