@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from relaygr.client.commands import forget, health, instances, recommend, trace
+from relaygr.client.commands import forget, health, instances, plan, recommend, trace
 from relaygr.client.commands.cluster import Cluster
 from relaygr.client.commands.report import CommandError, Report
 from relaygr.errors import RelayError, Unreachable
@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, print; the exit code."""
     arguments = parser().parse_args(argv)
     command: Command = arguments.command
+    if arguments.command is plan.run:
+        return _local(arguments)
     try:
         given = {name: getattr(arguments, name, "") for name in ("trigger", "router", "console")}
         cluster = Cluster.load(arguments.cluster, **given)
@@ -59,7 +61,20 @@ def parser() -> argparse.ArgumentParser:
     instances.add_drain_arguments(command("drain", instances.drain, "stop admissions on an instance"))
     command("health", health.run, "show which processes serve")
     trace.add_arguments(command("trace", trace.run, "show where a request's milliseconds went"))
+    local = commands.add_parser("plan", help="size a deployment; needs none that runs")
+    local.set_defaults(command=plan.run)
+    plan.add_arguments(local)
     return top
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    """A command that asks no cluster."""
+    try:
+        report = plan.run(arguments)
+    except CommandError as error:
+        return _fail(str(error), MISUSED)
+    print(report.text)
+    return report.exit_code
 
 
 def _fail(message: str, code: int = FAILED) -> int:

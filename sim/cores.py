@@ -33,14 +33,20 @@ class Cores:
         self._devices = devices
         self._count = count
         self._is_awake = False
-        self.backlog_ns = 0
-        """Processor time that is wanted and was not had."""
+        self._wanted_ns: list[int] = []
+        """Left of each piece of work."""
         self.taken_ns = 0
         """From devices."""
 
+    @property
+    def backlog_ns(self) -> int:
+        """Processor time that is wanted and was not had."""
+        return sum(self._wanted_ns)
+
     def want(self, work_ns: int) -> None:
-        """Something beside the devices wants to compute."""
-        self.backlog_ns += work_ns
+        """Something beside the devices wants to compute, on one core at a time."""
+        if work_ns > 0:
+            self._wanted_ns.append(work_ns)
         if not self._is_awake:
             self._is_awake = True
             self._kernel.after(0, self._share)
@@ -48,12 +54,14 @@ class Cores:
     def _share(self) -> None:
         """Give away the step that begins now."""
         busy = [device for device in self._devices if device.is_running]
-        served_ns = min(self.backlog_ns, self._count * STEP_NS)
+        steps_ns = [min(STEP_NS, left_ns) for left_ns in self._wanted_ns[: self._count]]
+        served_ns = sum(steps_ns)
         taken_ns = max(0, served_ns - max(0, self._count - len(busy)) * STEP_NS)
         for device in busy:
             device.stall(taken_ns // len(busy))
-        self.backlog_ns -= served_ns
+        left_ns = [left - step for left, step in zip(self._wanted_ns, steps_ns, strict=False)]
+        self._wanted_ns = [left for left in left_ns if left] + self._wanted_ns[self._count :]
         self.taken_ns += taken_ns
-        self._is_awake = self.backlog_ns > 0
+        self._is_awake = bool(self._wanted_ns)
         if self._is_awake:
             self._kernel.after(STEP_NS, self._share)

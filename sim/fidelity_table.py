@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_CODE = {
+    True: "the cores that are simulated are the same",
+    False: "the cores that are simulated are later ones, so that errors hold what was changed since",
+    None: "whether the simulated cores are the same cannot be told",
+}
+
 
 def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
@@ -17,6 +23,8 @@ def table(found: Mapping[str, Any]) -> str:
         f"`throughput_err` {found['throughput_err']} (worst {found['throughput_err_max']}, aimed at: 0.15), `p99_err`"
         f" {found['p99_err']} (median {found['p99_err_median']}, worst {found['p99_err_max']}, aimed at: 0.25): means"
         " of the absolute relative errors below.",
+        "",
+        f"Measured at commit {str(found.get('measured_commit'))[:12]}; {_CODE[found.get('is_same_code')]}.",
         "",
         "## Highest rate under the objective, requests/s",
         "",

@@ -1,0 +1,1 @@
+"""How many instances a load needs, and what gives way first. Formulas only; the simulator confirms (sim/planned.py)."""
