@@ -17,10 +17,10 @@ from bench.load.profile import Profile, load_profile
 from relaygr.domain.cost import CostModel
 from sim.cluster import Cluster
 from sim.kernel import MS, Kernel, rest_collector
+from sim.large import measured
 from sim.measured import MESSAGES
 from sim.population import Population
 from sim.record import share
-from sim.report import measured
 from sim.settings import LIMITS, Settings
 
 INSTANCES_MOST = 8
