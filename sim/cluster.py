@@ -22,9 +22,10 @@ from sim.nodes.ranker import Ranker
 from sim.nodes.registry import Registry
 from sim.nodes.router import Router
 from sim.nodes.trigger import Trigger
-from sim.population import Population, Source
+from sim.population import Source
 from sim.record import Record
 from sim.settings import Settings, model_of
+from sim.shaped import population_of
 
 REST_NS = 100 * SECOND
 """After the last request: longer than any window, tombstone or back-off, so that nothing may be left."""
@@ -53,7 +54,7 @@ class Cluster:
         self.network.place("registry", self.registry)
         self.model_version = "1"
         self._build()
-        source = source or Population(self.kernel, settings)
+        source = source or population_of(self.kernel, settings)
         self.client = Client(self.kernel, settings, self.network, source, self.record)
         self.network.place("client", self.client)
 

@@ -6,6 +6,7 @@ Latencies are counted in steps of a tenth of a millisecond, rounded up.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from sim.kernel import MS
@@ -47,9 +48,13 @@ class Record:
         self.by_instance: Counter[str] = Counter()
         self.by_tenth: dict[int, list[int]] = {}
         """Requests and those that met both budgets, by the tenth of a second of their arrival."""
+        self.on_add: Callable[[Request], None] | None = None
+        """Told of each request that has ended; for a closer look."""
 
     def add(self, request: Request) -> None:
         """A request has ended."""
+        if self.on_add is not None:
+            self.on_add(request)
         self.requests += 1
         self.decisions[request.decision] += 1
         tenth = self.by_tenth.setdefault(request.arrives_ns // _TENTH_NS, [0, 0])

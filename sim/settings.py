@@ -41,6 +41,10 @@ class Settings:
     instances_per_host: int = 4
     """They share an expander."""
     users: int = 10_000_000
+    zipf: float = 0.0
+    """Exponent by which users are drawn; 0: visits and gaps as in the profile."""
+    phases: tuple[tuple[float, float], ...] = ()
+    """Seconds and multiple of the rate of each; they add up to `seconds`. None: one rate throughout."""
     direct_share: float = 0.0
     """Of the requests, those whose caller asks for a rank without having announced it."""
     lengths: Lengths | None = None
@@ -70,10 +74,13 @@ class Settings:
     """A device yields after each layer of a chunk."""
     chunk_tokens: int = 256
     rest_tokens: int = 32
+    link_bytes_per_s: float = 3.125e9
+    """Of each host in each direction, for what is fetched from a remote pool: 25 Gbit/s."""
 
     # The services' defaults.
     lease_ns: int = 5 * SECOND
     settle_ns: int = 500 * MS
+    warm_up_ns: int = 30 * SECOND
     margin_ns: int = 2 * MS
     suspect_timeout_ns: int = 300 * MS
     check_timeout_ns: int = 1 * SECOND

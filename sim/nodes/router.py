@@ -44,7 +44,11 @@ class Router(Process):
         super().__init__(kernel, name, host, offset_ns=offset_ns, skew_ns=skew_ns)
         self.settings = settings
         self.network = network
-        self.core = binding(spill_floor_ns=settings.spill_floor_ns, members_max=max(1024, settings.instances))
+        self.core = binding(
+            spill_floor_ns=settings.spill_floor_ns,
+            members_max=max(1024, settings.instances),
+            warm_up_ns=settings.warm_up_ns,
+        )
         self.trigger_count = 1
         self._checks = checks
         self._ended = EndedTickets()
