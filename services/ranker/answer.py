@@ -97,6 +97,7 @@ class Answers:
             device_used_bytes=seen.used_pages * page_bytes,
             device_budget_bytes=self._instance.record.device_budget_bytes,
             rank_rate_hz=self._engine.observed.rank_rate_hz(time.monotonic_ns()),
+            aside_ns=int(self._instance.cost_factor * queues.aside_ns),
         )
 
     def feedback(self) -> common_pb2.Feedback:

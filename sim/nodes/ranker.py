@@ -215,6 +215,7 @@ class Ranker(Process):
             used * page_bytes,
             self.record.device_budget_bytes,
             self.observed.rank_rate_hz(self.clock_ns()),
+            int(self.costs.factor * queues.aside_ns),
         )
 
     def _expire(self) -> None:

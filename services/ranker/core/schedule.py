@@ -83,6 +83,9 @@ class Queues:
     full_jobs: int
     pre_infer_jobs: int
     backlog_ns: int
+    """Without what is set aside: it makes way for whatever comes, so that nobody waits for it."""
+    aside_ns: int = 0
+    """Device time of what is set aside."""
 
 
 @dataclass(slots=True)
@@ -269,13 +272,12 @@ class Schedule:
 
     def load(self) -> Queues:
         """What waits and runs; of a running job, what was last said to be left. Late work counts until `expire`."""
-        counts = [0] * len(CLASSES)
-        backlog_ns = 0
+        counts, left_ns = [0] * len(CLASSES), [0, 0]
         for place in (*self._waiting.values(), *self._running.values()):
             counts[place.job.job_class] += 1
-            backlog_ns += place.left_ns
+            left_ns[place.is_aside] += place.left_ns
         productions = sum(counts[job_class] for job_class in (JobClass.JOINED, *AHEAD))
-        return Queues(counts[JobClass.RANK], counts[JobClass.FULL], productions, backlog_ns)
+        return Queues(counts[JobClass.RANK], counts[JobClass.FULL], productions, *left_ns)
 
     def check_touched(self) -> None:
         """Assert the bounds: what needs no look at the queues."""

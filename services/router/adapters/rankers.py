@@ -94,6 +94,7 @@ def queues_of(load: common_pb2.Load) -> Queues:
         device_used_bytes=load.device_used_bytes,
         device_budget_bytes=load.device_budget_bytes,
         rank_rate_hz=max(0.0, load.rank_rate_hz),
+        aside_ns=load.aside_ns,
     )
 
 

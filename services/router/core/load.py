@@ -3,7 +3,8 @@
 load = what is known to be queued there, in device nanoseconds. Replies carry the
 instance's whole backlog, which includes our own calls; from then on it drains by one
 nanosecond per nanosecond, and calls begun after the reply are added. Our own calls in
-flight are a lower bound, however old the last reply is.
+flight are a lower bound, however old the last reply is, but for what the instance has set aside: with that, an
+instance that is past an overload would look busy until the last late rank has ended, and nobody would pre-infer there.
 
 Being wrong here costs balance, never correctness, so nothing of it is shared or kept.
 
@@ -39,6 +40,8 @@ class Queues(NamedTuple):
     device_budget_bytes: int = 0
     rank_rate_hz: float = 0.0
     """Ranks a second that reach it, from everybody; 0: it does not say."""
+    aside_ns: int = 0
+    """Device time of ranks that are past their budgets and make way for all others; no part of the backlog."""
 
 
 @dataclass(slots=True)
@@ -69,17 +72,22 @@ class _Instance:
         return self.promised_ns if now_ns < self.promised_until_ns else 0
 
     def load_at(self, now_ns: int) -> int:
-        return self.promised_at(now_ns) + max(self.in_flight_ns, self._drained_at(now_ns) + self.since_report_ns)
+        return self.promised_at(now_ns) + max(self._least_ns, self._drained_at(now_ns) + self.since_report_ns)
 
     def line_at(self, now_ns: int) -> Line:
         """The load from now on, until something happens or the line ends."""
         load_ns, drained_ns = self.load_at(now_ns), self._drained_at(now_ns)
         ends = [self.promised_until_ns] if self.promised_at(now_ns) else []
-        left_ns = min(drained_ns, drained_ns + self.since_report_ns - self.in_flight_ns)
+        left_ns = min(drained_ns, drained_ns + self.since_report_ns - self._least_ns)
         falls = left_ns > 0 and now_ns >= self.reported_ns
         if left_ns > 0:
             ends.append(now_ns + left_ns if falls else self.reported_ns)
         return Line(load_ns + falls * now_ns, falls, min(ends, default=None))
+
+    @property
+    def _least_ns(self) -> int:
+        """Own calls in flight, without those that the instance has set aside: nobody waits for these."""
+        return max(0, self.in_flight_ns - self.queues.aside_ns)
 
     def _drained_at(self, now_ns: int) -> int:
         return max(0, self.queues.backlog_ns - max(0, now_ns - self.reported_ns))

@@ -118,3 +118,14 @@ def test_every_class_can_be_set_aside():
     for job_class in JobClass:
         made = schedule(job(1, job_class, FAR, due_ns=5), job(2, PRE, FAR))
         assert taken(made) == [2, 1]
+
+
+def test_what_is_set_aside_is_no_part_of_the_backlog():
+    made = schedule(job(1, RANK, FAR, due_ns=5), job(2, FULL, FAR))
+    running, _ = made.take(0)
+    assert running is not None and running.job_id == 2
+    assert (made.load().backlog_ns, made.load().aside_ns) == (10, 10)
+    made.finish(2, 10)
+    late, _ = made.take(10)
+    assert late is not None and late.job_id == 1
+    assert (made.load().backlog_ns, made.load().aside_ns) == (0, 10), "nor while it runs: it yields to all"

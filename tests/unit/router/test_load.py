@@ -160,3 +160,25 @@ def test_late_answers_of_instances_that_are_gone_take_no_room():
     load.begin("d", 5 * MS, 2)
     assert load.load_ns("d", 2) == 5 * MS
     load.check()
+
+
+def test_own_calls_that_an_instance_has_set_aside_hold_nobody_back():
+    load = LoadView()
+    for _ in range(10):
+        load.begin("a", 5 * MS, 0)
+    load.report("a", Queues(backlog_ns=7 * MS, aside_ns=40 * MS), 1 * MS)
+    assert load.load_ns("a", 1 * MS) == 10 * MS
+    load.begin("a", 5 * MS, 2 * MS)
+    assert load.load_ns("a", 60_000 * MS) == 15 * MS
+    load.check()
+
+
+def test_the_sum_of_loads_leaves_out_what_is_set_aside():
+    load = LoadView()
+    for name in ("a", "b"):
+        load.begin(name, 50 * MS, 0)
+        load.report(name, Queues(backlog_ns=20 * MS, aside_ns=60 * MS), 0)
+    names = {"a": None, "b": None}
+    for now_ms in (0, 5, 19, 21, 100):
+        assert load.total_ns("m", names, now_ms * MS) == sum(load.load_ns(name, now_ms * MS) for name in names)
+    assert load.total_ns("m", names, 21 * MS) == 0
