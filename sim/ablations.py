@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from bench.load.ablations.placement import LeastLoaded
 from services.router.core.binding import Binding, Branch, Subject
@@ -17,8 +18,10 @@ from services.trigger.core.effects import DeclineReason
 from services.trigger.core.events import Arrived, Demand, InstanceView
 from services.trigger.core.price import Terms
 from services.trigger.core.risk import Assessment
+from sim.nodes.pool import PooledRanker
+from sim.nodes.ranker import Ranker
 
-ABLATIONS = ("no_trigger", "no_affinity", "no_bound", "no_dram")
+ABLATIONS = ("no_trigger", "no_affinity", "no_bound", "no_dram", "remote_pool")
 
 
 class AdmitEveryone(Admission):
@@ -47,6 +50,13 @@ class NoBound(Binding):
         return None
 
 
+class LeastLoadedPooled(LeastLoaded):
+    """Each rank goes to the least loaded instance, which fetches its psi."""
+
+    def __init__(self, **limits: Any) -> None:
+        super().__init__(tickets_anywhere=True, **limits)
+
+
 def admission_of(ablation: str) -> type[Admission]:
     """The triggers' core."""
     return AdmitEveryone if ablation == "no_trigger" else Admission
@@ -54,4 +64,14 @@ def admission_of(ablation: str) -> type[Admission]:
 
 def binding_of(ablation: str) -> type[Binding]:
     """The routers' core."""
-    return {"no_affinity": LeastLoaded, "no_bound": NoBound}.get(ablation, Binding)
+    found: dict[str, type[Binding]] = {
+        "no_affinity": LeastLoaded,
+        "no_bound": NoBound,
+        "remote_pool": LeastLoadedPooled,
+    }
+    return found.get(ablation, Binding)
+
+
+def ranker_of(ablation: str) -> type[Ranker]:
+    """The instances."""
+    return PooledRanker if ablation == "remote_pool" else Ranker

@@ -11,12 +11,13 @@ from typing import Any
 
 from relaygr.domain.instance import InstanceRecord, InstanceState
 from services.router.core.slots import next_table
-from sim.ablations import admission_of, binding_of
+from sim.ablations import admission_of, binding_of, ranker_of
 from sim.checks import Checked, Checks, demand
 from sim.kernel import MS, SECOND, Kernel
 from sim.network import Network
 from sim.nodes.client import Client
 from sim.nodes.expander import Expander
+from sim.nodes.pool import Links, Pool, pool_name
 from sim.nodes.process import Process
 from sim.nodes.ranker import Ranker
 from sim.nodes.registry import Registry
@@ -53,6 +54,7 @@ class Cluster:
         self.registry = Registry(self.kernel, settings, self.network)
         self.network.place("registry", self.registry)
         self.model_version = "1"
+        self._links = Links(settings.link_bytes_per_s)
         self._build()
         source = source or population_of(self.kernel, settings)
         self.client = Client(self.kernel, settings, self.network, source, self.record)
@@ -106,7 +108,7 @@ class Cluster:
             pre_infer_share=settings.profile.deployment.pre_infer_share,
             state=InstanceState.READY,
         )
-        ranker = Ranker(
+        ranker = ranker_of(settings.ablation)(
             self.kernel,
             name,
             host,
@@ -185,6 +187,9 @@ class Cluster:
         for number in range(settings.hosts):
             if settings.has_dram:
                 self.start_expander(f"host-{number}")
+            elif settings.ablation == "remote_pool":
+                name = pool_name(number)
+                self.network.place(name, Pool(self.kernel, name, f"host-{number}", settings, self.network, self._links))
         for number in range(settings.instances):
             self.start_ranker(f"ranker-{number:04d}", f"host-{number // settings.instances_per_host}")
         for number in range(settings.triggers):

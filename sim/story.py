@@ -188,10 +188,11 @@ def _filled(kind: type[Any], where: str, values: object, **made: Any) -> Any:
 
 
 def _hold_kind(where: str, kind: str, value: Any) -> None:
+    number: Any = value
     wanted = {"str": (str,), "int": (int,), "float": _NUMBERS, "bool": (bool,)}[kind]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         raise ScenarioError(f"{where}: must be {kind}, not {value!r}")
-    if not isinstance(value, str) and value < 0:
+    if kind in ("int", "float") and number < 0:
         raise ScenarioError(f"{where}: must not be negative")
 
 

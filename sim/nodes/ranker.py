@@ -40,6 +40,8 @@ from sim.settings import Settings
 class Ranker(Process):
     """One boot of one instance."""
 
+    residency: type[Residency] = Residency
+
     def __init__(
         self,
         kernel: Kernel,
@@ -74,7 +76,7 @@ class Ranker(Process):
             loop_ns=settings.loop_ns,
         )
         page_bytes = 128 * settings.cost.token_bytes
-        self.core = Residency(
+        self.core = self.residency(
             pages_total=settings.device_budget_bytes // page_bytes,
             tickets_max=settings.tickets_max,
             entries_max=settings.entries_max,
@@ -171,7 +173,7 @@ class Ranker(Process):
         mine = Asked(call.caller, request, now_ns + left_ns, number=self._rank_ids, extra=call)
         self._router_calls[call] = None
         is_foreign = ticket is not None and self._is_foreign(ticket)
-        ticket_id = ticket.ticket_id if ticket is not None and not is_foreign else None
+        ticket_id = self._ticket_id_of(request, is_foreign=is_foreign)
         mine.tried = ["FOREIGN"] if is_foreign else []
         self._ranks[mine.number] = mine
         self._deadlines.add(mine.deadline_ns, mine)
@@ -244,6 +246,10 @@ class Ranker(Process):
 
     def _is_foreign(self, ticket: Ticket) -> bool:
         return (ticket.instance_id, ticket.epoch, ticket.model_key) != (self.name, self.epoch, self.model_key)
+
+    def _ticket_id_of(self, request: Request, *, is_foreign: bool) -> str | None:
+        """The ticket that holds psi for a rank here."""
+        return request.ticket.ticket_id if request.ticket is not None and not is_foreign else None
 
     def _key_of(self, request: Request) -> PsiKey:
         return PsiKey(request.subject.user, self.model_key, request.anchor)

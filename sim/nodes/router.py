@@ -247,7 +247,8 @@ class Router(Process):
             self._end(mine, "LATE" if left_ns <= 0 else "UNREACHABLE")
             return
         if placement.branch is Branch.TICKET:
-            is_right = ticket is not None and placement.record.epoch == ticket.epoch
+            is_pooled = self.settings.ablation == "remote_pool"
+            is_right = is_pooled or (ticket is not None and placement.record.epoch == ticket.epoch)
             demand(is_right, "I5", f"a ticket led to boot {placement.record.epoch} of another epoch")
         self._hold_fences(placement, mine.tried)
         record = placement.record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.load.ablations.pool_ranker import PassingResidency
+from bench.load.ablations.passing import PassingResidency
 from relaygr.domain.chain import Chain
 from relaygr.domain.identity import PsiKey
 from services.ranker.core import effects as fx

@@ -83,9 +83,8 @@ class Queues:
     full_jobs: int
     pre_infer_jobs: int
     backlog_ns: int
-    """Without what is set aside: it makes way for whatever comes, so that nobody waits for it."""
+    """Without what is set aside: that makes way for whatever comes, so that nobody waits for it."""
     aside_ns: int = 0
-    """Device time of what is set aside."""
 
 
 @dataclass(slots=True)
