@@ -185,10 +185,10 @@ class Cluster:
         settings = self.settings
         self.registry.begin()
         for number in range(settings.hosts):
-            if settings.has_dram:
+            name = pool_name(number)
+            if settings.has_dram and settings.ablation != "remote_pool":
                 self.start_expander(f"host-{number}")
             elif settings.ablation == "remote_pool":
-                name = pool_name(number)
                 self.network.place(name, Pool(self.kernel, name, f"host-{number}", settings, self.network, self._links))
         for number in range(settings.instances):
             self.start_ranker(f"ranker-{number:04d}", f"host-{number // settings.instances_per_host}")

@@ -142,14 +142,13 @@ class Ranker(Process):
     def pre_infer(self, call: Asked, ticket: Ticket) -> None:
         """Accept or decline; the work runs on."""
         answer = self._decided(ticket)
-        is_accepted = isinstance(answer, fx.Accept)
         acceptance = answer.how if isinstance(answer, fx.Accept) else None
         reason = answer.reason if isinstance(answer, fx.Decline) else None
         production_ns = 0
         if isinstance(answer, fx.Accept) and answer.how is fx.Acceptance.STARTED:
             missing = ticket.chain.tokens - answer.begins_tokens
             production_ns = self.record.cost.extend_ns(missing, answer.begins_tokens)
-        if is_accepted:
+        if acceptance is not None:
             call.about.is_accepted = True
         feedback = self.observed.feedback(self.core.snapshot().counters)
         ended = tuple(self._ended.take(ticket.trigger_id))
@@ -180,8 +179,7 @@ class Ranker(Process):
         chain, key = request.chain, self._key_of(request)
         self.psi.asked(mine.number, ticket_id)
         by_ns = placed_by_ns(mine.deadline_ns, now_ns)
-        suffix = request.delta + request.candidates
-        mine.due_ns = now_ns + self._rank_budget_ns
+        suffix, mine.due_ns = request.delta + request.candidates, now_ns + self._rank_budget_ns
         self.feed(ev.RankAsked(mine.number, key, chain, ticket_id, by_ns, suffix, mine.due_ns))
 
     # The machine
@@ -248,7 +246,6 @@ class Ranker(Process):
         return (ticket.instance_id, ticket.epoch, ticket.model_key) != (self.name, self.epoch, self.model_key)
 
     def _ticket_id_of(self, request: Request, *, is_foreign: bool) -> str | None:
-        """The ticket that holds psi for a rank here."""
         return request.ticket.ticket_id if request.ticket is not None and not is_foreign else None
 
     def _key_of(self, request: Request) -> PsiKey:
