@@ -1,10 +1,10 @@
 """What the device does next: rank before joined production, append, full rank and pre-infer.
 
 Within a class the earliest deadline goes first. A job may say by when it is due, which is when its rank would be
-within the ranking budget; its deadline, when nobody waits any more, is later. What cannot be in time any more is set aside: it runs when nothing else is there to do.
-Else one job that is late makes the next one late, and a burst ends only when the device is idle. When there is more
-than can be done for long, what was set aside ends with its deadline. A job with little time between the two
-keeps its place.
+within the ranking budget; its deadline, when nobody waits any more, is later. What cannot be in time any more is set
+aside: it runs when nothing else is there to do. Else one job that is late makes the next one late, and a burst ends
+only when the device is idle. When there is more than can be done for long, what was set aside ends with its deadline.
+A job with little time between the two keeps its place.
 
 Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
 takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
