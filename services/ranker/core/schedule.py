@@ -102,7 +102,7 @@ class _Place:
     """Of its last queueing: heap items of earlier ones are stale."""
 
     def lend(self, job_class: JobClass, deadline_ns: int, due_ns: int | None) -> None:
-        own = self.own
+        own, self.is_aside = self.own, False
         self.lent_until_ns = deadline_ns
         self.job = replace(
             own,
@@ -112,7 +112,7 @@ class _Place:
         )
 
     def take_back(self) -> None:
-        self.lent_until_ns, self.job = None, self.own
+        self.lent_until_ns, self.job, self.is_aside = None, self.own, False
 
     def lapse(self, now_ns: int) -> None:
         """End a loan whose deadline has passed."""

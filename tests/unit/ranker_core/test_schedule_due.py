@@ -48,6 +48,14 @@ def test_what_was_set_aside_comes_back_when_nobody_waits_for_it_any_more():
     made.check()
 
 
+def test_a_running_job_counts_as_backlog_again_when_it_is_lent_another_due_time():
+    made = schedule(job(1, RANK, FAR, due_ns=5))
+    made.take(0)
+    assert (made.load().backlog_ns, made.load().aside_ns) == (0, 10)
+    made.promote(1, RANK, FAR, None)
+    assert (made.load().backlog_ns, made.load().aside_ns) == (10, 0)
+
+
 def test_a_running_job_that_cannot_be_in_time_yields_to_any_that_can():
     made = schedule(job(1, RANK, FAR, expected_ns=100, due_ns=150))
     running, _ = made.take(0)
