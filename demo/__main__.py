@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     console = Console(highlight=False, soft_wrap=True)
     # SIGTERM ends the demo as Ctrl-C does: everything it started is stopped first.
+    # Also where a script started this with `&`, which makes a process ignore the interrupt that SIGTERM becomes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     demo = Demo(options, console)
     try:
