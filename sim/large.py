@@ -1,9 +1,9 @@
 """One large run: `python -m sim.large --instances 1000 --requests 2000000`. Ends with one JSON line.
 
-Says how far it is every few seconds. Run from the compiled copy (compiled.py) it takes about half of the time.
+Says how far it is every few seconds. From the compiled copy (compiled.py) it takes half the time (README.md).
 
 Memory: a user who will not come back is not remembered, and a request is forgotten when it has ended; so what is
-held grows with the instances and with the requests under way, not with the users or the requests of a run.
+held grows with the instances, with what their tiers hold and with the requests under way, not with the users.
 
 Source: design, sections 3 and 8.
 """

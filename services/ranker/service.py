@@ -73,14 +73,13 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         telemetry: Telemetry,
         metrics: RankerMetrics,
         deadline_default_ns: int,
-        budget_default_ns: int = 0,
+        budget_default_ns: int,
         on_state: Callable[[], None] = lambda: None,
     ):
         """Take what the calls need.
 
-        Args that need a word:
-            budget_default_ns: of ranks whose ticket tells none; 0: they are due by their deadline alone.
-            on_state: hears when the record's state changed.
+        `budget_default_ns` is of ranks whose ticket tells none (0: due by their deadline alone); `on_state` hears when
+        the record's state changed.
         """
         self._engine = engine
         self._model = model

@@ -6,24 +6,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from relaygr.cli import main
-from relaygr.plan.demand import Demand, lengths_of
-from relaygr.plan.device import device_of
+from relaygr.plan.demand import lengths_of
 from relaygr.plan.sizing import size
 from sim import planned
+from tests.unit.plan.demands import DEMAND as DEMAND_MIXED
+from tests.unit.plan.demands import MODEL
 
-MODEL = device_of("cpu-core-zen5")
-DEMAND = Demand(
-    rate_hz=80.0,
-    lengths=lengths_of("1312"),
-    candidates=256,
-    slo_ms=50.0,
-    quantile=0.99,
-    time_to_rank_ms=60.0,
-    overhead_ms=4.0,
-    return_share=0.6,
-    gap_s=2.2,
-    gap_spread=0.7,
-)
+DEMAND = replace(DEMAND_MIXED, rate_hz=80.0, lengths=lengths_of("1312"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ ran in full, assessed, and if at risk held against, in this order:
     TABLE_FULL    a table of this trigger is full
     FOOTPRINT     bytes of open tickets on this boot of the instance exceed the share
     LOAD          pre-infer device time exceeds the share
-    LOW_VALUE     either share is half used, and what is left is kept for those that would miss more surely
+    LOW_VALUE     either share is three quarters used, and the rest is kept for those that would miss more surely
 
 Both shares are divided by the number of triggers, and scaled by what the instance tells of
 its pre-infers (pressure.py); what is left of them has a price (price.py). A ticket's bytes count until its rank was

@@ -6,28 +6,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from relaygr.plan.demand import Demand, PlanError, lengths_of
+from relaygr.plan.demand import PlanError, lengths_of
 from relaygr.plan.device import MEASURED, device_of, names
 from relaygr.plan.load import load_of
 from relaygr.plan.picture import frontier
 from relaygr.plan.queueing import line
 from relaygr.plan.residence import kept_s
 from relaygr.plan.sizing import size
+from tests.unit.plan.demands import DEMAND, MODEL
 
 MIB = 1 << 20
-MODEL = device_of("cpu-core-zen5")
-DEMAND = Demand(
-    rate_hz=60.0,
-    lengths=lengths_of("lognormal:640,1.03,2900"),
-    candidates=256,
-    slo_ms=50.0,
-    quantile=0.99,
-    time_to_rank_ms=60.0,
-    overhead_ms=4.0,
-    return_share=0.6,
-    gap_s=2.2,
-    gap_spread=0.7,
-)
 
 
 @pytest.mark.parametrize("lengths", ("1312", "200", "lognormal:640,1.03,2900"))
