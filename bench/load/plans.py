@@ -17,11 +17,12 @@ from relaygr.domain.cost import CostModel
 FULL, RELAY_DRAM = "full", "relay_dram"
 FIXED_SHARE = 0.5
 """The length search's rate, of the rate that full inference holds at L0."""
-RELAY_GUESS_SHARE = 0.16
-"""Of the devices' bound, where the search for the relay's rate begins: the host's own work has to fit too."""
+L0_SEARCH, L1_SEARCH = "search_l0", "search_l1"
+RELAY_GUESS_SHARES = {L0_SEARCH: 0.26, L1_SEARCH: 0.17}
+"""Of the devices' bound, where the search for the relay's rate begins, by its purpose: the host's own work has to fit
+too, and the longer a pre-infer, the fewer may meet. A guess that is off costs probes, no more."""
 LENGTH_GUESS_SHARE = 0.4
 """Of stages and budget, what a cold user's pre-infer and rank may take where the search for the length begins."""
-L0_SEARCH, L1_SEARCH = "search_l0", "search_l1"
 ABLATIONS = ("relay", "no_trigger", "no_affinity", "ring_hash", "remote_pool")
 SHORT_TOKENS = 128
 SAFE_TIMES = 6.0
@@ -58,7 +59,7 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
         campaign.search_length(full, fixed_hz, _full_guess_tokens(profile, cost, fixed_hz), within_s=230)
     with campaign.mode(RELAY_DRAM) as relay:
         for purpose, tokens in ((L0_SEARCH, lengths.l0), (L1_SEARCH, lengths.l1)):
-            campaign.search_rate(relay, purpose, tokens, _relay_guess_hz(profile, lengths, tokens), within_s=150)
+            campaign.search_rate(relay, purpose, tokens, _relay_guess_hz(profile, lengths, purpose), within_s=210)
         campaign.search_length(relay, fixed_hz, _relay_guess_tokens(profile, cost), within_s=230)
     return lengths
 
@@ -66,7 +67,7 @@ def claims(campaign: Campaign, profile: Profile) -> Lengths:
 def everything(campaign: Campaign, profile: Profile) -> None:
     """`make bench-full`: the claims, every mode at L1, and where the relay helps less."""
     lengths = known_lengths(campaign, profile) or claims(campaign, profile)
-    relayed = campaign.result_hz(RELAY_DRAM, lengths.l1) or _relay_guess_hz(profile, lengths, lengths.l1)
+    relayed = campaign.result_hz(RELAY_DRAM, lengths.l1) or _relay_guess_hz(profile, lengths, L1_SEARCH)
     for name in ABLATIONS:
         with campaign.mode(name) as deployment:
             campaign.probe(deployment, "sweep", lengths.l1, relayed)
@@ -150,8 +151,9 @@ def fixed_rate_hz(at_l0: Estimate) -> float:
     return round(max(RATE_LEAST_HZ, FIXED_SHARE * (at_l0.value or at_l0.high or 0.0)), 2)
 
 
-def _relay_guess_hz(profile: Profile, lengths: Lengths, tokens: int) -> float:
-    return RELAY_GUESS_SHARE * relay_bound_hz(lengths.work_ms[tokens], profile.deployment.rankers)
+def _relay_guess_hz(profile: Profile, lengths: Lengths, purpose: str) -> float:
+    tokens = lengths.l1 if purpose == L1_SEARCH else lengths.l0
+    return RELAY_GUESS_SHARES[purpose] * relay_bound_hz(lengths.work_ms[tokens], profile.deployment.rankers)
 
 
 def _full_guess_hz(profile: Profile, service_ms: float) -> float:
