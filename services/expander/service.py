@@ -108,9 +108,18 @@ class ExpanderService(ExpanderServiceServicer):
     async def CompleteLoad(
         self, request: pb.CompleteLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.CompleteLoadResponse:
-        """End a pin."""
+        """End a pin, or count a read that had none."""
+        if request.pin_id:
+            now_ns = self._current(request)
+            held = self._tiering.complete_load(request.owner_index, request.pin_id, request.verified, now_ns)
+            return pb.CompleteLoadResponse(held=held)
+        key = key_of(request.key)
+        if not request.generation:
+            raise InvalidRequest("generation", "must not be zero without a pin_id")
         now_ns = self._current(request)
-        held = self._tiering.complete_load(request.owner_index, request.pin_id, request.verified, now_ns)
+        held = self._tiering.complete_unpinned(request.owner_index, key, request.generation, request.verified, now_ns)
+        self._metrics.looked_up("HIT" if held else "GONE")
+        current_span().set_attribute(names.ATTR_DRAM_OUTCOME, "HIT" if held else "GONE")
         return pb.CompleteLoadResponse(held=held)
 
     async def PrepareStore(

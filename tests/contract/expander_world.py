@@ -110,7 +110,8 @@ class World:
 
     async def ranker(self, owner: str = "r1", epoch: int = 1, **settings: Any) -> DramTier:
         # The machine is shared with others: a control call may well be late without that being the point.
-        settings = {"call_timeout_s": 2.0} | settings
+        # What a ranker remembers it does not ask for; most of what is told here is about asking.
+        settings = {"call_timeout_s": 2.0, "known_max": 0} | settings
         tier = DramTier(self.address, self.channels, owner, epoch, MODEL, **settings)
         self._rankers.append(tier)
         tier.start()

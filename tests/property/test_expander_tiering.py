@@ -258,6 +258,20 @@ class Tier(RuleBasedStateMachine):
             # The copy may have run at any moment in between; no block may have changed since.
             assert tuple(self.memory[block] for block in read) == self.contents[found.generation]
 
+    @rule(data=st.data(), verified=st.sampled_from([True, True, True, False]))
+    def complete_unpinned(self, data, verified):
+        process = next((p for p in self.processes if self.is_current(p)), None)
+        if process is None or not self.contents:
+            return
+        generation = data.draw(st.sampled_from(list(self.contents)[::-1]))
+        key = self.granted[generation][0]
+        before = self.core.counters["corrupt"]
+        is_current = self.core.complete_unpinned(process.index, key, generation, verified, self.now)
+        assert not is_current or (verified and generation == self.published.get(key)), "of an entry that is gone"
+        assert self.core.counters["corrupt"] == before or not verified
+        if self.core.counters["corrupt"] > before:
+            assert self.core.lookup(process.index, key, self.now) is None, "bad bytes can still be found"
+
     @rule(data=st.data(), really=st.sampled_from([False, False, True]))
     def forget(self, data, really):
         if not really:

@@ -13,6 +13,7 @@ from services.expander.core.entries import Entries
 from services.expander.core.stores import Stores
 from services.expander.core.tiering import Tiering
 from services.expander.core.tombstones import Tombstones
+from services.ranker.adapters.dram_known import KnownEntries
 from services.ranker.core import asking, ranking
 from services.ranker.core import events as ev
 from services.ranker.core.entries import Entry
@@ -41,6 +42,33 @@ def blocks_are_not_stamped(patch: Patch) -> None:
 
 def forgotten_blocks_keep_their_stamp(patch: Patch) -> None:
     patch.setattr(Blocks, "revoke", lambda self, blocks, generation: None)
+
+
+def a_pinned_entry_keeps_its_stamp_when_it_is_replaced(patch: Patch) -> None:
+    doom = Entries.doom
+
+    def lenient(self, entry):
+        with pytest.MonkeyPatch.context() as within:
+            if entry.pins:
+                within.setattr(Blocks, "revoke", lambda self, blocks, generation: None)
+            doom(self, entry)
+
+    patch.setattr(Entries, "doom", lenient)
+
+
+def what_is_remembered_is_believed(patch: Patch) -> None:
+    find = KnownEntries.find
+
+    def trusting(self, segment, key):
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(MappedSegment, "owns", lambda self, blocks, generation: True)
+            return find(self, segment, key)
+
+    patch.setattr(KnownEntries, "find", trusting)
+
+
+def what_is_remembered_outlives_the_boot(patch: Patch) -> None:
+    patch.setattr(KnownEntries, "_of", lambda self, segment: None)
 
 
 def freed_blocks_keep_their_stamp(patch: Patch) -> None:
@@ -204,6 +232,9 @@ BUGS: tuple[Bug, ...] = (
     a_reader_does_not_look_at_generations,
     blocks_are_not_stamped,
     forgotten_blocks_keep_their_stamp,
+    a_pinned_entry_keeps_its_stamp_when_it_is_replaced,
+    what_is_remembered_is_believed,
+    what_is_remembered_outlives_the_boot,
     freed_blocks_keep_their_stamp,
     quarantine_is_skipped,
     pins_never_expire,

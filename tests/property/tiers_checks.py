@@ -75,7 +75,7 @@ def _check_expander(expander: Expander) -> None:
     stamps = expander.reader.generations
     wanted = np.full(len(stamps), NO_GENERATION, stamps.dtype)
     for held in (*core._entries.held(), *core._stores.held()):
-        is_revoked = held.is_revoked if isinstance(held, Entry) else held.is_doomed
+        is_revoked = not held.is_published if isinstance(held, Entry) else held.is_doomed
         if not is_revoked:
             # A stamp that was damaged on purpose is as it is.
             is_damaged = held.generation in expander.corrupted

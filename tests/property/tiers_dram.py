@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relaygr.domain.identity import PsiKey
+from relaygr.domain.identity import PsiKey, UserKey
 from relaygr.errors import Stale
 from relaygr.segment import ContentDigest, MappedSegment, OwnerLock, SegmentRejected, identity_bytes
 from services.expander.core.effects import Found, LoadGrant, StoreGrant, StoreRefusal
 from services.expander.core.entries import Content
+from services.ranker.adapters.dram_known import Known, KnownEntries
 from tests.property.tiers_copies import SteppedCopy
 from tests.property.tiers_expander import BLOCK_BYTES, LIMITS, Expander
 from tests.property.tiers_histories import Bytes
 
 FAILURES_MAX = 4
+KNOWN_MAX = 2
+"""Few, so that lookups by a call stay frequent."""
+NO_PIN = 0
 
 
 @dataclass(eq=False)
@@ -35,13 +39,17 @@ class Attachment:
 
 @dataclass(eq=False)
 class Pinned:
-    """A lookup's answer. To be ended once."""
+    """A lookup's answer, or what was remembered, without a pin. To be ended once."""
 
     key: PsiKey
     found: Found
     attachment: Attachment
     found_ns: int
     is_spent: bool = False
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.found.pin_id != NO_PIN
 
 
 @dataclass(eq=False)
@@ -68,6 +76,7 @@ class DramSide:
         """Under way, also under an attachment that has ended."""
         self._failures = 0
         self._storing: set[PsiKey] = set()
+        self.known = KnownEntries(KNOWN_MAX)
 
     @property
     def current(self) -> Attachment | None:
@@ -164,12 +173,37 @@ class DramSide:
     # Loads
 
     def lookup(self, key: PsiKey) -> Pinned | None:
-        """Find and pin."""
+        """Remember, or find and pin."""
         attachment = self.current
         if attachment is None or not attachment.segment.presence.may_hold(key):
             return None
-        found = self._call(attachment, "lookup", key)
+        known = self.known.find(attachment.segment, key)
+        if known is not None:
+            found: Found | None = self._remembered(attachment, key, known)
+        else:
+            found = self._call(attachment, "lookup", key)
+            if found is not None:
+                self._learn(attachment, key, found.content, found.generation, found.blocks)
         return None if found is None or attachment.is_ended else Pinned(key, found, attachment, self._world.now_ns)
+
+    def forget(self, owner: UserKey) -> None:
+        """A user is to be erased; the tier is asked beside this."""
+        self.known.forget(owner)
+
+    def _learn(
+        self, attachment: Attachment, key: PsiKey, content: Content, generation: int, blocks: tuple[int, ...]
+    ) -> None:
+        said = (content.tokens, content.chain_digest, content.length_bytes, content.producer_trace)
+        self.known.learn(attachment.segment, key, Known(*said, content.content_digest, generation, blocks))
+        self.known.check()
+
+    def _remembered(self, attachment: Attachment, key: PsiKey, known: Known) -> Found:
+        expander = self._world.expander
+        if expander is attachment.expander:
+            entry = expander.core._entries.find(key)
+            assert entry is not None and entry.generation == known.generation, "remembered what the key does not have"
+        said = (known.token_count, known.chain_digest, known.length_bytes, known.content_digest)
+        return Found(NO_PIN, known.generation, Content(*said, known.producer_traceparent), known.blocks)
 
     def load(self, pinned: Pinned, pages: Sequence[Bytes], is_given_up: Callable[[], bool]) -> Iterator[None]:
         """Copy into pages and end the pin; returns whether the pages hold the entry."""
@@ -181,7 +215,8 @@ class DramSide:
         assert sum(page.nbytes for page in pages) == content.length_bytes
         blocks = yield from self._blocks_of(pinned)
         if blocks is None or attachment.is_ended:
-            self._complete_load(pinned, verified=True)
+            if pinned.is_pinned:
+                self._complete_load(pinned, verified=True)
             return False
         corrupted = attachment.expander.corrupted
         was_corrupt = found.generation in corrupted
@@ -194,6 +229,10 @@ class DramSide:
             "a whole copy of a whole entry fails its digest"
         )
         was_stopped = not has_run and (is_given_up() or attachment.is_ended)
+        if not is_right:
+            self.known.drop(pinned.key)
+        if not pinned.is_pinned and not has_run:
+            return False
         end = self._ended_load(pinned, verified=is_right or was_stopped)
         if is_right and not attachment.is_ended:
             self._check_loaded(pinned)
@@ -204,7 +243,7 @@ class DramSide:
 
     def _blocks_of(self, pinned: Pinned) -> Iterator[None]:
         """As the lookup told them, or as an older expander is asked for them."""
-        if pinned.found.pin_id % 3:
+        if not pinned.is_pinned or pinned.found.pin_id % 3:
             return pinned.found.blocks
         grant: LoadGrant | None = self._call(pinned.attachment, "prepare_load", pinned.found.pin_id)
         yield
@@ -216,7 +255,8 @@ class DramSide:
         yield
         if not pinned.is_spent:
             pinned.is_spent = True
-            self._complete_load(pinned, verified=True)
+            if pinned.is_pinned:
+                self._complete_load(pinned, verified=True)
 
     def _check_loaded(self, pinned: Pinned) -> None:
         expander, owner = pinned.attachment.expander, pinned.key.owner
@@ -229,6 +269,9 @@ class DramSide:
         self._complete_load(pinned, verified=verified)
 
     def _complete_load(self, pinned: Pinned, *, verified: bool) -> bool:
+        if not pinned.is_pinned:
+            said = (pinned.key, pinned.found.generation, verified)
+            return bool(self._call(pinned.attachment, "complete_unpinned", *said))
         has_held = bool(self._call(pinned.attachment, "complete_load", pinned.found.pin_id, verified))
         assert not has_held or self._world.now_ns < pinned.found_ns + LIMITS.pin_ns, "a pin held beyond its time"
         return has_held
@@ -264,6 +307,8 @@ class DramSide:
         reply = self._call(attachment, "complete_store", store.key, grant, written, content, store.life)
         yield
         store.is_stored = bool(reply)
+        if store.is_stored:
+            self._learn(attachment, store.key, content, grant.generation, grant.blocks)
         if reply is None:
             self._ranker.errands.append(self._insist_end(attachment, store, grant, written, content))
         else:

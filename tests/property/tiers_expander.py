@@ -77,13 +77,24 @@ class Expander:
         pin = self.core._pins.get(pin_id)
         held = self.core.complete_load(index, pin_id, verified, now_ns)
         grown = sum(self.core.counters[end] for end in ends) - sum(before)
-        was_revoked = pin is not None and pin.entry.is_revoked and self.core.counters["corrupt"] == before[0]
+        was_revoked = pin is not None and not pin.entry.is_published and self.core.counters["corrupt"] == before[0]
         assert verified or ((grown == 1 or was_revoked) and not held), "bytes that failed their digest were not counted"
         is_dropped = self.core.counters["corrupt"] > before[0]
         is_bad = pin is not None and pin.entry.generation in self.corrupted
         assert is_bad or not is_dropped, "sound bytes are dropped"
         assert not self.core.complete_load(index, pin_id, True, now_ns), "a pin ends once"
         return held
+
+    def complete_unpinned(self, index: int, now_ns: int, key: PsiKey, generation: int, verified: bool) -> bool:
+        before = self.core.counters["corrupt"]
+        is_current = self.core.complete_unpinned(index, key, generation, verified, now_ns)
+        is_dropped = self.core.counters["corrupt"] > before
+        assert generation in self.corrupted or not is_dropped, "sound bytes are dropped"
+        entry = self.core._entries.find(key)
+        assert not is_current or (entry is not None and entry.generation == generation)
+        is_left = entry is not None and entry.generation == generation
+        assert verified or not is_left, "bytes that failed their digest can still be found"
+        return is_current
 
     def prepare_store(
         self, index: int, now_ns: int, key: PsiKey, tokens: int, chain_digest: bytes, length_bytes: int

@@ -187,6 +187,7 @@ class Ranker:
             case fx.StartSpill():
                 self._spill(effect)
             case fx.ForgetDram(owner):
+                self.dram.forget(owner)
                 if self._world.expander is not None:
                     self._world.expander.evict(owner, self.now_ns, self._world.lives.get(owner, 0))
             case _:

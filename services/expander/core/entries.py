@@ -5,9 +5,9 @@
           ▼                                    ▼
         freed ◄────────last unpin────────── doomed (cannot be found, blocks still held)
 
-A key has at most one published entry. A pin that outlives its entry's place in the index
-keeps the blocks, never the right to use them once the entry is *revoked* (its user was
-forgotten, or its bytes failed their digest).
+A key has at most one published entry, and blocks bear an entry's stamp exactly while it can be found: so a reader that
+sees the stamp needs no other word that this is what the key has. A pin that outlives its entry's place in the index
+keeps the blocks, never the right to use them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class Entry:
     """The ranker that stored it, or None once that is gone: the entry is of use to others, and counted to nobody."""
     pins: int = 0
     is_published: bool = True
-    is_revoked: bool = False
 
     @property
     def holders(self) -> tuple[Holder, ...]:
@@ -112,7 +111,7 @@ class Entries:
         self._presence.add(entry.key)
         former = self._published.get(entry.key)
         if former is not None:
-            self.doom(former, revoke=False)
+            self.doom(former)
         self._published[entry.key] = entry
         self._by_user.setdefault(entry.key.owner, {})[entry.generation] = entry
         self._published_blocks += len(entry.blocks)
@@ -143,14 +142,19 @@ class Entries:
             self._doomed_blocks -= len(entry.blocks)
             self._release(entry)
 
-    def doom(self, entry: Entry, *, revoke: bool) -> None:
-        """Take an entry out of the index; its blocks are free once nothing pins them."""
-        if revoke and not entry.is_revoked:
-            entry.is_revoked = True
-            self._blocks.revoke(entry.blocks, entry.generation)
+    def touch(self, entry: Entry) -> None:
+        """Used without a pin: the last to be evicted of those that are idle."""
+        assert entry.is_published
+        if not entry.pins:
+            self._clear_idle(entry)
+            self._set_idle(entry)
+
+    def doom(self, entry: Entry) -> None:
+        """Take an entry out of the index; its stamps go now, its blocks are free once nothing pins them."""
         if not entry.is_published:
             return
         entry.is_published = False
+        self._blocks.revoke(entry.blocks, entry.generation)
         del self._published[entry.key]
         self._presence.remove(entry.key)
         self._published_blocks -= len(entry.blocks)
@@ -162,17 +166,17 @@ class Entries:
             self._release(entry)
 
     def forget(self, user: UserKey) -> int:
-        """Doom and revoke everything of a user; entries that could be found."""
+        """Doom everything of a user; entries that could be found."""
         entries = tuple(self._by_user.get(user, {}).values())
         found = sum(entry.is_published for entry in entries)
         for entry in entries:
-            self.doom(entry, revoke=True)
+            self.doom(entry)
         return found
 
     def evict(self, entry: Entry) -> None:
         """Free an idle entry."""
         assert entry.pins == 0, "eviction of a pinned entry"
-        self.doom(entry, revoke=False)
+        self.doom(entry)
 
     def disown(self, owner_index: int) -> None:
         """A ranker is gone: what it published stays, counted to nobody."""
@@ -212,7 +216,7 @@ class Entries:
         published, doomed = self._published.values(), self._doomed.values()
         assert all(entry.is_published and entry.key == key for key, entry in self._published.items())
         assert all(not entry.is_published and entry.pins > 0 for entry in doomed), "doomed and held by nobody"
-        assert all(entry.pins >= 0 and not entry.is_revoked for entry in published)
+        assert all(entry.pins >= 0 for entry in published)
         idle = {entry.generation for entry in published if entry.pins == 0}
         assert idle == set(self._idle), "idle is not the published entries without pins"
         by_holder = {(holder, entry.generation) for entry in self._idle.values() for holder in entry.holders}

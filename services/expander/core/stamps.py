@@ -9,9 +9,9 @@ from typing import Protocol
 class Stamps(Protocol):
     """Hears of every change of hands as it happens; the segment's table of generations, as a rule.
 
-    A block carries a generation's stamp exactly while that generation may use it: from before its grant until it is
-    free, or its user is forgotten, or its bytes are known to be bad. So whoever finds the stamps of a grant in place
-    after a copy needs no other word that the grant held.
+    A block carries a generation's stamp exactly while that generation may be written, or found: from before its grant
+    until the entry is evicted, replaced, too old, or known to be bad, or its user is forgotten. So whoever finds the
+    stamps of a grant in place after a copy needs no other word that it holds.
     """
 
     def stamp(self, blocks: Sequence[int], generation: int) -> None:

@@ -118,28 +118,43 @@ class Tiering:
         """The blocks of a pin that holds, or None."""
         self._advance(now_ns)
         pin = self._pins.get(pin_id)
-        if pin is None or pin.owner_index != owner_index or pin.entry.is_revoked:
+        if pin is None or pin.owner_index != owner_index or not pin.entry.is_published:
             return None
         return LoadGrant(pin.entry.blocks, pin.entry.generation, pin.entry.content)
 
     def complete_load(self, owner_index: int, pin_id: int, verified: bool, now_ns: int) -> bool:
         """End a pin; True when it had held to the end, so that the bytes may be used.
 
-        Bytes that were not verified take the entry with them, unless it was revoked: then its stamps are gone, and
-        a reader that found them gone says nothing against it.
+        Bytes that were not verified take the entry with them. A reader that found the stamps of one gone that cannot
+        be found any more says nothing against it.
         """
         self._advance(now_ns)
         pin = self._pins.get(pin_id)
         if pin is None or pin.owner_index != owner_index:
             self.counters["pin_gone"] += 1
             return False
-        entry = pin.entry
-        if not verified and not entry.is_revoked:
-            self.counters["corrupt"] += 1
-            self._entries.doom(entry, revoke=True)
-        held = verified and not entry.is_revoked
+        held = self._judged(pin.entry, verified)
         self._let_go(pin)
         return held
+
+    def complete_unpinned(self, owner_index: int, key: PsiKey, generation: int, verified: bool, now_ns: int) -> bool:
+        """What a reader that remembered an entry has read of it; True when this is still what the key has.
+
+        It had no pin, but counts as a use like a lookup that found.
+        """
+        self._advance(now_ns)
+        assert self._owners.is_index_attached(owner_index)
+        entry = self._entries.find(key)
+        if entry is None or entry.generation != generation:
+            self.counters["unpinned_gone"] += 1
+            return False
+        self.counters["hit"] += 1
+        if not self._judged(entry, verified):
+            return False
+        entry.used_ns = now_ns
+        self._entries.touch(entry)
+        self._admission.note(key, now_ns, len(self._entries), is_return=True)
+        return True
 
     # Stores
 
@@ -283,6 +298,15 @@ class Tiering:
 
     # Inside
 
+    def _judged(self, entry: Entry, verified: bool) -> bool:
+        """Whether what was read of an entry may be used; bad bytes end it."""
+        if not entry.is_published:
+            return False
+        if not verified:
+            self.counters["corrupt"] += 1
+            self._entries.doom(entry)
+        return verified
+
     def _refusal(
         self, owner_index: int, key: PsiKey, tokens: int, chain_digest: bytes, block_count: int, now_ns: int
     ) -> StoreRefusal | None:
@@ -331,7 +355,7 @@ class Tiering:
             self._let_go(pin)
         while (entry := self._entries.oldest()) is not None and entry.expires_ns <= now_ns:
             self.counters["aged"] += 1
-            self._entries.doom(entry, revoke=False)
+            self._entries.doom(entry)
         self._tombstones.expire(now_ns)
 
     def _retire(self, slot: Slot, now_ns: int) -> None:

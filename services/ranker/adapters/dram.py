@@ -7,6 +7,10 @@ blocks change hands and when a user is forgotten. So nobody waits for it to hear
 has ended. Memory that a caller hands in is not touched any more once the call has returned,
 also when the caller was cancelled.
 
+What this ranker stored or found before it remembers, and then asks nobody (dram_known.py): stamps say whether
+the entry is still there, and the expander hears of the use afterwards. Only an entry it knows nothing of is looked up
+and pinned by a call.
+
 A store's place in the table of stores in flight is held until the expander is known to have
 heard of its end; what it never hears of ends with the attachment.
 
@@ -33,7 +37,8 @@ from relaygr.segment import ContentDigest, Transfer, identity_bytes
 from relaygr.v1 import expander_pb2, expander_pb2_grpc
 from services.ranker.adapters.dram_attachment import Attacher, Attachment, to_the_end
 from services.ranker.adapters.dram_copier import COPY_THREADS, Copier
-from services.ranker.adapters.dram_found import Found
+from services.ranker.adapters.dram_found import NO_PIN, Found
+from services.ranker.adapters.dram_known import ENTRIES_MAX, Known, KnownEntries
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +91,7 @@ class DramTier:
         call_timeout_s: of each control call.
         stores_max: stores in flight; more are refused.
         copy_threads: threads that a load may take.
+        known_max: entries remembered, to be found without a call; 0: none.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class DramTier:
         attach_timeout_s: float = ATTACH_TIMEOUT_S,
         stores_max: int = STORES_MAX,
         copy_threads: int = COPY_THREADS,
+        known_max: int = ENTRIES_MAX,
     ):
         self._owner = owner
         self._model = model
@@ -110,6 +117,7 @@ class DramTier:
         self._copier = Copier(copy_threads)
         self._attacher = Attacher(self._stub, owner, epoch, self._copier.stores, attach_timeout_s)
         self._stores: dict[PsiKey, _Store] = {}
+        self._known = KnownEntries(known_max)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timeouts = 0
 
@@ -138,34 +146,29 @@ class DramTier:
         return attachment is not None and attachment.segment.presence.may_hold(key)
 
     async def lookup(self, key: PsiKey) -> Found | None:
-        """Find and pin the key's entry; None when there is none or the tier is off.
+        """Find the key's entry; None when there is none or the tier is off.
 
-        The segment's presence filter answers for most absent keys without a call.
+        One that is remembered is found without a call and not pinned; any other is pinned. The segment's presence
+        filter answers for most absent keys without a call, too.
         """
         assert key.model_key == self._model.key, "psi of another model"
         attachment = self._attacher.current
         if attachment is None or not attachment.segment.presence.may_hold(key):
             return None
+        remembered = self._known.find(attachment.segment, key)
+        if remembered is not None:
+            return Found.of(remembered, key, NO_PIN, attachment)
         request = expander_pb2.LookupRequest(key=self._key_pb(key), prepare_load=True, **self._caller(attachment))
         reply = await self._call(self._stub.Lookup, request, attachment)
         if reply is None or not reply.found or attachment.is_ended:
             return None
-        content = reply.content
-        return Found(
-            key=key,
-            token_count=content.token_count,
-            chain_digest=content.chain_digest,
-            length_bytes=content.length_bytes,
-            producer_traceparent=content.producer_traceparent,
-            content_digest=content.content_digest,
-            pin_id=reply.pin_id,
-            generation=reply.generation,
-            blocks=tuple(reply.blocks),
-            attachment=attachment,
-        )
+        known = Known.told(reply.content, reply.generation, reply.blocks)
+        if known.blocks:
+            self._known.learn(attachment.segment, key, known)
+        return Found.of(known, key, reply.pin_id, attachment)
 
     async def load(self, found: Found, pages: Pages) -> bool:
-        """Copy an entry into pages and end its pin.
+        """Copy an entry into pages and end its pin, or tell of the use.
 
         Args:
             found: from `lookup`; spent afterwards.
@@ -181,8 +184,12 @@ class DramTier:
         try:
             is_good, is_bad = await self._load(found, pages)
         finally:
-            ending = self._spawn(self._complete_load(found, verified=not is_bad))
-        if is_bad:
+            if not is_good:
+                self._known.drop(found.key)
+            # One that was remembered and could not be read was not used, and holds nothing.
+            has_end = found.is_pinned or is_good or is_bad
+            ending = self._spawn(self._complete_load(found, verified=not is_bad)) if has_end else None
+        if is_bad and ending is not None:
             await asyncio.wait({ending})  # the entry is gone before its user's psi is stored anew
         return is_good and not found.attachment.is_ended
 
@@ -190,7 +197,8 @@ class DramTier:
         """End a pin unused."""
         if not found.is_spent:
             found.is_spent = True
-            await self._complete_load(found, verified=True)
+            if found.is_pinned:
+                await self._complete_load(found, verified=True)
 
     async def store(
         self, key: PsiKey, token_count: int, chain_digest: bytes, pages: Pages, producer_traceparent: str = ""
@@ -220,6 +228,7 @@ class DramTier:
 
     async def forget(self, owner: UserKey) -> tuple[int, bool]:
         """Purge a user: entries purged, and whether the expander confirmed it."""
+        self._known.forget(owner)
         request = expander_pb2.EvictRequest(tenant=owner.tenant, user=owner.user)
         reply = await self._call(self._stub.Evict, request, None, FORGET_TIMEOUT_S)
         return (0, False) if reply is None else (reply.entries, True)
@@ -238,9 +247,9 @@ class DramTier:
             if not is_right:
                 _log.error("an entry of %d tokens failed its digest", found.token_count, extra=_MEMORY_STEP)
             return is_right, not is_right
-        if attachment.is_ended:
+        if attachment.is_ended or not found.is_pinned:
             return False, False
-        # While the pin holds and the user is not forgotten, stamps must be there; else the expander drops nothing.
+        # While the pin holds and the key has no other entry, stamps must be there; else the expander drops nothing.
         _log.warning("an entry of %d tokens changed hands during a load", found.token_count, extra=_HANDS_STEP)
         return False, True
 
@@ -266,6 +275,9 @@ class DramTier:
         if not attachment.is_ended:
             caller = self._caller(attachment)
             request = expander_pb2.CompleteLoadRequest(pin_id=found.pin_id, verified=verified, **caller)
+            if not found.is_pinned:
+                request.key.CopyFrom(self._key_pb(found.key))
+                request.generation = found.generation
             await self._call(self._stub.CompleteLoad, request, attachment)
 
     async def _store(self, store: _Store, attachment: Attachment) -> None:
@@ -299,19 +311,20 @@ class DramTier:
             blocks = tuple(grant.blocks)
             transfer = Transfer(attachment.segment, blocks, grant.generation, store.pages, digest, is_store=True)
             written = await self._copier.run(transfer, attachment, lambda: store.is_stopped)
+        content = expander_pb2.EntryContent(
+            token_count=store.token_count,
+            chain_digest=store.chain_digest,
+            length_bytes=store.length_bytes,
+            content_digest=digest.digest(),
+            producer_traceparent=store.producer_traceparent,
+        )
         request = expander_pb2.CompleteStoreRequest(
-            store_id=grant.store_id,
-            written=written,
-            content=expander_pb2.EntryContent(
-                token_count=store.token_count,
-                chain_digest=store.chain_digest,
-                length_bytes=store.length_bytes,
-                content_digest=digest.digest(),
-                producer_traceparent=store.producer_traceparent,
-            ),
-            **self._caller(attachment),
+            store_id=grant.store_id, written=written, content=content, **self._caller(attachment)
         )
         reply = None if attachment.is_ended else await self._call(self._stub.CompleteStore, request, attachment)
+        if reply is not None and reply.published:
+            # Where the same content was there before, these blocks bear no stamp, and the first look forgets them.
+            self._known.learn(attachment.segment, store.key, Known.told(content, grant.generation, grant.blocks))
         store.release(reply is not None and reply.published)
         if reply is None:
             await self._insist(attachment, self._stub.CompleteStore, request)
