@@ -25,6 +25,11 @@ class FeatureEmbedding(nn.Module):
         self.dense = nn.Linear(dense_width, width, bias=False) if dense_width else None
         self.categorical = nn.ModuleList(nn.Embedding(size, width) for size in categorical_sizes)
 
+    @property
+    def is_empty(self) -> bool:
+        """True when no features are declared."""
+        return self.dense is None and not len(self.categorical)
+
     def add_to(self, x: Tensor, dense: Tensor, categorical: Tensor) -> Tensor:
         """Rows [..., D] plus their features' rows; widths must be as declared."""
         declared = self.dense.in_features if self.dense is not None else 0

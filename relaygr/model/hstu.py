@@ -10,7 +10,7 @@ Source: design, sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.domain.identity import ModelIdentity
 from relaygr.model import codes
 from relaygr.model.config import ModelConfig
-from relaygr.model.embed import TokenEmbedding
+from relaygr.model.embed import FeatureEmbedding, TokenEmbedding
+from relaygr.model.inference import inference, inference_steps
 from relaygr.model.interface import ModelSpec, PageView, Steps
 from relaygr.model.kernels import KernelName, KvDtype, choose
 from relaygr.model.layer import NORM_EPSILON, HstuLayer
+from relaygr.model.native_rows import GapCodes, NativeRows
 from relaygr.model.native_stack import Part
 from relaygr.model.ops import Attention, blocks
+from relaygr.model.vocabulary import Vocabulary
 
 
 class Head(nn.Module):
@@ -77,9 +80,9 @@ class HstuModel(nn.Module):
     ):
         super().__init__()
         assert len(vocabulary) == config.items, f"{len(vocabulary)} ids, {config.items} items configured"
-        assert bool(np.all(vocabulary[1:] > vocabulary[:-1])), "the vocabulary must be sorted and free of duplicates"
         self.config = config
         self.vocabulary = vocabulary
+        self._rows = Vocabulary(vocabulary)
         self.weights_digest = weights_digest
         self.kv_dtype = kv_dtype or config.dtype
         self.tokens = TokenEmbedding(config)
@@ -95,6 +98,7 @@ class HstuModel(nn.Module):
             page_tokens=page_tokens,
         )
         self.layout, self._stack = chosen.layout, chosen.stack
+        self._gaps = GapCodes(config.gap_buckets)
         self.attention: Attention = chosen.attention
         self.kernel = chosen.name
         """Which kernel serves: "native/avx512-bf16", "torch" or "reference"."""
@@ -134,6 +138,11 @@ class HstuModel(nn.Module):
         self._stack.threads = count
         return 1
 
+    @property
+    def ask_to_yield(self) -> Callable[[bool], None] | None:
+        """How to have a running step yield soon (True), or run its time again (False); None where steps are short."""
+        return self._stack.ask_to_yield if self._stack else None
+
     def part_ns(self) -> dict[str, int]:
         """Where the native kernel spent its time, by part of a layer; empty for other kernels."""
         return self._stack.part_ns() if self._stack else {}
@@ -145,15 +154,13 @@ class HstuModel(nn.Module):
 
     def item_rows(self, item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the item table; 0 for items out of vocabulary."""
-        places = np.searchsorted(self.vocabulary, item_ids)
-        found = self.vocabulary[np.minimum(places, len(self.vocabulary) - 1)] == item_ids
-        return np.where(found, places + 1, 0)
+        return self._rows.rows_of(item_ids)
 
     def known_items(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these items are in the vocabulary."""
         return self.item_rows(item_ids) > 0
 
-    @torch.inference_mode()
+    @inference
     def embed_prefix(self, profile: Profile, behaviours: Behaviours, first_token: int, end_token: int) -> Tensor:
         """Rows of tokens [first_token, end_token) of a prefix; see the interface."""
         assert 0 <= first_token <= end_token <= len(behaviours) + 1
@@ -165,7 +172,7 @@ class HstuModel(nn.Module):
         user_D = self.tokens.users(self._tensor(profile.dense), self._tensor(profile.categorical))
         return torch.cat([user_D[None], x_TD])
 
-    @torch.inference_mode()
+    @inference
     def embed_suffix(
         self,
         prefix_behaviour_count: int,
@@ -177,22 +184,15 @@ class HstuModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Rows of the delta and of the candidates; see the interface."""
         before_s = last_prefix_timestamp_s if prefix_behaviour_count else None
-        x_delta_TD = self._behaviours(delta, prefix_behaviour_count, before_s)
+        # Most ranks have no delta, and a dozen operators on nothing take as long as on a few rows.
+        x_delta_TD = self._behaviours(delta, prefix_behaviour_count, before_s) if len(delta) else self._no_rows()
         if len(cross):
             x_delta_TD = torch.cat([x_delta_TD, self.tokens.cross_tokens(self._tensor(cross.dense))])
         last_s = int(delta.timestamps_s[-1]) if len(delta) else before_s
-        times_s = torch.tensor([request_time_s])
-        gap = codes.sequence_gap_codes(times_s, last_s, self.config.gap_buckets).to(self.device)
-        x_CD = self.tokens.candidates(
-            self._tensor(self.item_rows(candidates.item_ids)),
-            torch.tensor([prefix_behaviour_count + len(delta)], device=self.device),
-            gap,
-            self._tensor(candidates.dense),
-            self._tensor(candidates.categorical),
-        )
-        return x_delta_TD, x_CD
+        place = prefix_behaviour_count + len(delta)
+        return x_delta_TD, self._candidates(candidates, place, request_time_s, last_s)
 
-    @torch.inference_mode()
+    @inference_steps
     def extend(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
         """Run the layers over new tokens; see the interface."""
         if self._stack is not None:
@@ -200,7 +200,7 @@ class HstuModel(nn.Module):
             return hidden_CD
         return (yield from self._extend_in_torch(x_TD, self_only, context, write))
 
-    @torch.inference_mode()
+    @inference_steps
     def extend_many(self, parts: Sequence[Part]) -> Generator[None, None, list[Tensor]]:
         """Extends of several users as one, packed without padding; each part's candidates' rows.
 
@@ -214,7 +214,6 @@ class HstuModel(nn.Module):
             hidden.append(rows_CD)
         return hidden
 
-    @torch.inference_mode()
     def _extend_in_torch(self, x_TD: Tensor, self_only: int, context: PageView | None, write: PageView | None) -> Steps:
         tokens, first = x_TD.shape[0], context.token_count if context else 0
         causal = tokens - self_only
@@ -244,12 +243,59 @@ class HstuModel(nn.Module):
             return rows_HTX
         return torch.cat([kept_HTX, rows_HTX[:, causal:]], dim=1)
 
-    @torch.inference_mode()
+    @inference
     def head(self, hidden_CD: Tensor) -> Tensor:
         """Logits of candidates' hidden rows, [C, K] float32."""
         return self.scorer(hidden_CD).float()
 
+    def _candidates(self, candidates: Candidates, place: int, request_time_s: int, last_s: int | None) -> Tensor:
+        if self._stack is not None:
+            return self._candidates_natively(self._stack.rows, candidates, place, request_time_s, last_s)
+        times_s = torch.tensor([request_time_s])
+        gap = codes.sequence_gap_codes(times_s, last_s, self.config.gap_buckets).to(self.device)
+        return self.tokens.candidates(
+            self._tensor(self.item_rows(candidates.item_ids)),
+            torch.tensor([place], device=self.device),
+            gap,
+            self._tensor(candidates.dense),
+            self._tensor(candidates.categorical),
+        )
+
+    def _candidates_natively(
+        self, rows: NativeRows, candidates: Candidates, place: int, request_time_s: int, last_s: int | None
+    ) -> Tensor:
+        tokens, count = self.tokens, len(candidates)
+        position = np.full(count, min(place, tokens.position.num_embeddings - 1))
+        gap = np.full(count, self._gaps.of(np.array([request_time_s]), last_s)[0])
+        tables = (tokens.item.weight, tokens.position.weight, tokens.gap.weight)
+        x_CD = rows.sum(tables, (self.item_rows(candidates.item_ids), position, gap))
+        return self._with_features(tokens.candidate_features, x_CD, candidates)
+
+    def _behaviours_natively(
+        self, rows: NativeRows, behaviours: Behaviours, first: int, before_s: int | None
+    ) -> Tensor:
+        tokens, actions = self.tokens, behaviours.actions
+        known = (actions >= 0) & (actions < tokens.action.num_embeddings)
+        positions = np.minimum(np.arange(first, first + len(behaviours)), tokens.position.num_embeddings - 1)
+        x_TD = rows.sum(
+            (tokens.item.weight, tokens.action.weight, tokens.position.weight, tokens.gap.weight),
+            (
+                self.item_rows(behaviours.item_ids),
+                np.where(known, actions, 0),
+                positions,
+                self._gaps.of(behaviours.timestamps_s, before_s),
+            ),
+        )
+        return self._with_features(tokens.behaviour_features, x_TD, behaviours)
+
+    def _with_features(self, features: FeatureEmbedding, x_TD: Tensor, columns: Behaviours | Candidates) -> Tensor:
+        if features.is_empty and not columns.dense.shape[1] and not columns.categorical.shape[1]:
+            return x_TD
+        return features.add_to(x_TD, self._tensor(columns.dense), self._tensor(columns.categorical))
+
     def _behaviours(self, behaviours: Behaviours, first: int, before_s: int | None) -> Tensor:
+        if self._stack is not None:
+            return self._behaviours_natively(self._stack.rows, behaviours, first, before_s)
         times_s = torch.from_numpy(behaviours.timestamps_s.copy())
         gaps = codes.sequence_gap_codes(times_s, before_s, self.config.gap_buckets)
         return self.tokens.behaviours(
@@ -260,6 +306,9 @@ class HstuModel(nn.Module):
             self._tensor(behaviours.dense),
             self._tensor(behaviours.categorical),
         )
+
+    def _no_rows(self) -> Tensor:
+        return self.tokens.user.new_empty(0, self.config.width)
 
     def _tensor(self, column: NDArray) -> Tensor:
         # Copied, because columns may be read-only views of a message.

@@ -111,8 +111,10 @@ class RelayModel(Protocol):
         write.token_count is not read. Nothing else in the arena changes.
 
         Yields after each layer at least, better about every millisecond: that long a rank
-        waits for a pre-infer. Returns the candidates' hidden rows, [self_only, D]:
-        nobody needs those of causal rows, so a model need not compute them.
+        waits for a pre-infer. A model may have an `ask_to_yield(is_asking)` besides, called from
+        any thread, that ends a running step early; then its steps may be longer. Returns the
+        candidates' hidden rows, [self_only, D]: nobody needs those of causal rows, so a model
+        need not compute them.
         """
         ...
 

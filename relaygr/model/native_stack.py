@@ -1,4 +1,4 @@
-"""An HSTU model's layers on the native kernel: one call runs all of them for about a millisecond.
+"""An HSTU model's layers on the native kernel: one call runs all of them, for some milliseconds or until it is asked.
 
 Weights are packed once. A computation takes a plan, the native side's memory, from a pool and
 gives it back when it ends, is dropped or fails; so as many exist as were ever interleaved, and
@@ -29,12 +29,13 @@ from relaygr.errors import RelayError
 from relaygr.model.config import ModelConfig
 from relaygr.model.interface import PageView
 from relaygr.model.layer import NORM_EPSILON, HstuLayer
+from relaygr.model.native_rows import NativeRows
 from relaygr.model.ops.native import LAYER_FIELDS, NativeLayer, NativeModel, NativeSegment, functions, level_of
 from relaygr.model.packed import LANES, PackedLayout
 from relaygr.native import NativeLibrary
 
-SLICE_NS = 1_000_000
-"""How long one step runs before it yields; a unit of work more is the longest that it takes."""
+SLICE_NS = 4_000_000
+"""How long one step runs before it yields, when nobody asks it to; a unit of work more is the longest that it takes."""
 
 PARTS = ("norm_in", "project_in", "store", "scores", "values", "own", "gate", "project_out")
 """Where time is counted; Clock in engine.h."""
@@ -83,6 +84,8 @@ class NativeStack:
         # The modules' own dictionaries: asking the modules for them costs more than a small extend.
         self._held = [module._parameters for module in layers.modules() if module._parameters]
         self._level = level_of(library, isa)
+        self.rows = NativeRows(library, self._level)
+        """What makes the rows that an extend takes."""
         self._shape = dict(
             layers=config.layers,
             width=config.width,
@@ -112,6 +115,13 @@ class NativeStack:
         """Which kernels serve this model; None when none can."""
         name = self._native.rgr_kernel_name(self._packed.model, self._level)
         return None if name is None else str(name.decode())
+
+    def ask_to_yield(self, is_asking: bool) -> None:
+        """Have a running step yield after its unit of work, about 0.1 ms, and each later one, until called with False.
+
+        From any thread, for all stacks of the process, since they share their threads.
+        """
+        self._native.rgr_ask_to_yield(is_asking)
 
     @property
     def plan_bytes(self) -> int:

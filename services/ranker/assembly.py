@@ -113,6 +113,7 @@ class Ranker:
             settings=lambda: device_thread_settings(left_to_torch(model, config.threads), device),
             observe=lambda job, outcome: ranker.worked(job, outcome),
             step_ended=device.step_ended,
+            ask_to_yield=getattr(model, "ask_to_yield", None) or (lambda is_asking: None),
         )
         residency = _residency(makers.residency, config, arena, cost)
         productions = Productions(

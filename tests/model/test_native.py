@@ -285,3 +285,26 @@ def test_native_attention_refuses_what_it_has_no_kernel_for():
 
 def test_page_tokens_are_a_multiple_of_what_the_kernel_takes_at_once():
     assert PAGE_TOKENS % 128 == 0
+
+
+def test_a_step_that_is_asked_to_yields_after_a_unit_and_scores_stay(monkeypatch):
+    monkeypatch.setattr("relaygr.model.native_stack.SLICE_NS", 10**12)
+    model = small_model("silu_uvqk", "float32", kernel="native", **WIDE)
+    x_TD = rows(7, 340)
+
+    def steps_of(work):
+        count = 0
+        while True:
+            try:
+                next(work)
+                count += 1
+            except StopIteration as stop:
+                return count, stop.value
+
+    calmly, wanted_CD = steps_of(model.extend(x_TD, 20, None, None))
+    model.ask_to_yield(True)
+    try:
+        hastily, found_CD = steps_of(model.extend(x_TD, 20, None, None))
+    finally:
+        model.ask_to_yield(False)
+    assert calmly == 0 and hastily > 10 and torch.equal(wanted_CD, found_CD)

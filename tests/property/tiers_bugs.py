@@ -67,10 +67,6 @@ def what_is_remembered_is_believed(patch: Patch) -> None:
     patch.setattr(KnownEntries, "find", trusting)
 
 
-def what_is_remembered_outlives_the_boot(patch: Patch) -> None:
-    patch.setattr(KnownEntries, "_of", lambda self, segment: None)
-
-
 def freed_blocks_keep_their_stamp(patch: Patch) -> None:
     patch.setattr(OwnedSegment, "clear", lambda self, blocks: None)
 
@@ -234,7 +230,6 @@ BUGS: tuple[Bug, ...] = (
     forgotten_blocks_keep_their_stamp,
     a_pinned_entry_keeps_its_stamp_when_it_is_replaced,
     what_is_remembered_is_believed,
-    what_is_remembered_outlives_the_boot,
     freed_blocks_keep_their_stamp,
     quarantine_is_skipped,
     pins_never_expire,

@@ -88,6 +88,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
             (plan, model, c_int32, ctypes.POINTER(NativeSegment), c_int32, c_void_p, c_int32, c_int32),
         ),
         ("rgr_extend_run", c_int32, (plan, c_int64)),
+        ("rgr_ask_to_yield", None, (c_int32,)),
         ("rgr_extend_result", None, (plan, c_void_p)),
         ("rgr_extend_clock", None, (plan, c_void_p)),
         ("rgr_ticks", c_int64, ()),

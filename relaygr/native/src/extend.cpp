@@ -250,6 +250,9 @@ struct Pool {
 
 Pool pool;
 
+// Somebody waits for the caller's thread; whoever reads it decides when it is done with, see rgr_ask_to_yield.
+std::atomic<int32_t> is_asked{0};
+
 void work_on(Pool& p, Plan& plan, Scratch& scratch) {
     const unsigned saved = _mm_getcsr();
     _mm_setcsr(saved | 0x8040);  // denormals are zero, in and out
@@ -260,7 +263,8 @@ void work_on(Pool& p, Plan& plan, Scratch& scratch) {
         const int64_t total = plan.total.load(std::memory_order_acquire);
         if (turn_of(drawn) == turn_of(total) && units_of(drawn) < units_of(total)) {
             run_unit(plan, units_of(drawn), scratch);
-            if (now_ns() >= p.stop_ns) p.must_stop.store(true, std::memory_order_relaxed);
+            if (is_asked.load(std::memory_order_relaxed) || now_ns() >= p.stop_ns)
+                p.must_stop.store(true, std::memory_order_relaxed);
             if (plan.finished.fetch_add(1, std::memory_order_acq_rel) + 1 == units_of(total)) advance(plan);
             continue;
         }
@@ -442,6 +446,9 @@ RGR_EXPORT int32_t rgr_extend_begin(Plan* plan, const RgrModel* model, int32_t l
     if (!plan->is_done) enter_layer(*plan);
     return 0;
 }
+
+// From any thread: 1 ends the running slice after its unit, and each one that begins after its first unit, until 0.
+RGR_EXPORT void rgr_ask_to_yield(int32_t is_asking) { is_asked.store(is_asking, std::memory_order_relaxed); }
 
 // Works for about budget_ns, at least one unit. Returns 1 when the extend is complete, 0 when not yet,
 // -1 when threads or memory could not be had.

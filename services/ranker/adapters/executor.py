@@ -2,7 +2,8 @@
 
 Work is a generator that yields where it may be set aside: after a slice of a layer. At each
 yield the thread asks the schedule whether something more urgent waits; if so, the generator
-is kept and taken up again later. A generator that has begun is advanced and closed on this
+is kept and taken up again later. A model that can be asked to yield is, whenever the schedule changes; so its
+slices may be long, and yet nobody waits for the end of one. A generator that has begun is advanced and closed on this
 thread only, since what it lets go of is the device's. All callbacks run on the event loop,
 which never waits for more than the lock around the schedule.
 
@@ -68,6 +69,8 @@ class _Task:
     started_ns: int = 0
     compute_ns: int = 0
     longest_step_ns: int = 0
+    step_begun_ns: int = 0
+    """Of the step that runs; 0 between steps."""
     is_cancelled: bool = False
 
     @property
@@ -75,9 +78,14 @@ class _Task:
         """What is left of the expected time, as far as it was right."""
         return max(0, self.job.expected_ns - self.compute_ns)
 
+    def left_at(self, now_ns: int) -> int:
+        """The same, in the middle of a step; from any thread."""
+        begun_ns = self.step_begun_ns
+        return max(0, self.left_ns - (now_ns - begun_ns if begun_ns else 0))
+
     def step(self, step_ended: Callable[[bool], None]) -> bool:
         """Advance to the next yield; True there, StopIteration with the value at the end."""
-        begun_ns = time.monotonic_ns()
+        begun_ns = self.step_begun_ns = time.monotonic_ns()
         self.started_ns = self.started_ns or begun_ns
         try:
             next(self.work)
@@ -87,6 +95,7 @@ class _Task:
             raise
         finally:
             elapsed_ns = time.monotonic_ns() - begun_ns
+            self.step_begun_ns = 0
             self.compute_ns += elapsed_ns
             self.longest_step_ns = max(self.longest_step_ns, elapsed_ns)
         return True
@@ -107,6 +116,7 @@ class Executor:
         settings: Callable[[], AbstractContextManager[None]] = nullcontext,
         observe: Callable[[Job, Outcome], None] = lambda job, outcome: None,
         step_ended: Callable[[bool], None] = lambda is_last: None,
+        ask_to_yield: Callable[[bool], None] = lambda is_asking: None,
     ):
         """Start the thread.
 
@@ -118,6 +128,8 @@ class Executor:
             step_ended: called on the thread after each step, true after the last of a job. It
                 waits for a device that computes by itself, so that an ending means that
                 the device has ended too.
+            ask_to_yield: called from any thread; with True, the step that runs or begins next should yield soon,
+                until it is called with False.
         """
         self._schedule = schedule
         self._loop = loop
@@ -129,6 +141,9 @@ class Executor:
         self._settings = settings
         self._observe = observe
         self._step_ended = step_ended
+        self._ask_to_yield = ask_to_yield
+        self._current: _Task | None = None
+        """What has the device, while the schedule says that it runs."""
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -144,18 +159,20 @@ class Executor:
             if not is_queued:
                 return False
             self._tasks[job.job_id] = _Task(job, work, on_end, now_ns, is_preempting)
-            self._wake.notify()
+            self._ask()
         return True
 
     def promote(self, job_id: int, job_class: JobClass, deadline_ns: int, due_ns: int | None = None) -> None:
         """Lend a job a more urgent class, a deadline, and when it is due, in place of an earlier loan."""
         with self._wake:
             self._schedule.promote(job_id, job_class, deadline_ns, due_ns)
+            self._ask()
 
     def demote(self, job_id: int) -> None:
         """Take back what a job was lent."""
         with self._wake:
             self._schedule.demote(job_id)
+            self._ask()
 
     def cancel(self, job_id: int) -> None:
         """End a job at its next yield, or before it starts; `on_end` says CANCELLED."""
@@ -164,13 +181,17 @@ class Executor:
             if task is None:
                 return
             task.is_cancelled = True
+            self._ask()
             if self._schedule.cancel(job_id):
                 self._discard(task, Ending.CANCELLED)
 
     def load(self) -> Queues:
         """Queues and backlog at this moment, without what is late."""
         with self._wake:
-            self._let_go(self._schedule.expire(time.monotonic_ns()))
+            now_ns = time.monotonic_ns()
+            self._let_go(self._schedule.expire(now_ns))
+            if self._current is not None:
+                self._schedule.progress(self._current.job.job_id, self._current.left_at(now_ns))
             queues = self._schedule.load()
         return queues
 
@@ -178,8 +199,16 @@ class Executor:
         """Stop after the present step; jobs left over end as CANCELLED."""
         with self._wake:
             self._is_closed = True
-            self._wake.notify()
+            self._ask()
         self._thread.join(timeout=5)
+
+    def _ask(self) -> None:
+        """The schedule has changed: wake the thread, or have the running step yield; with the lock held.
+
+        Asked for under the lock and taken back under it before the schedule is looked at, so none is lost.
+        """
+        self._ask_to_yield(True)
+        self._wake.notify()
 
     def _let_go(self, dropped: Iterable[Job]) -> None:
         """End what the schedule has dropped or shed."""
@@ -209,10 +238,12 @@ class Executor:
             with self._wake:
                 if self._is_closed:
                     return None
+                self._ask_to_yield(False)
                 job, dropped = self._schedule.take(time.monotonic_ns())
                 self._let_go(dropped)
                 if job is not None:
-                    return self._tasks[job.job_id]
+                    self._current = self._tasks[job.job_id]
+                    return self._current
                 if not self._discarded:
                     self._wake.wait()
 
@@ -232,11 +263,13 @@ class Executor:
         """At a yield: True when the task has ended or was put back."""
         job_id = task.job.job_id
         with self._wake:
+            self._ask_to_yield(False)
             if not task.is_cancelled and not self._is_closed:
                 now_ns = time.monotonic_ns()
                 self._schedule.progress(job_id, task.left_ns)
                 must_yield = self._schedule.must_yield(task.job, now_ns)
                 if must_yield:
+                    self._current = None
                     self._schedule.put_back(replace(task.job, expected_ns=task.left_ns))
                 self._let_go(self._schedule.expire(now_ns))
                 return must_yield
@@ -245,6 +278,7 @@ class Executor:
 
     def _settle(self, task: _Task, ending: Ending, value: Any) -> None:
         with self._wake:
+            self._current = None
             self._schedule.finish(task.job.job_id, task.compute_ns)
         self._end(task, ending, value)
 

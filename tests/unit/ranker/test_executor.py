@@ -93,6 +93,59 @@ async def test_a_rank_sets_a_pre_infer_aside_between_two_steps(bench: Bench) -> 
     assert bench.log.index("r0") < bench.log.index("p2"), bench.log
 
 
+async def test_whatever_changes_the_schedule_asks_the_running_step_to_yield(bench: Bench) -> None:
+    for change in ("submit", "promote", "demote", "cancel"):
+        asked, begun = threading.Event(), threading.Event()
+
+        def ask(is_asking: bool, asked: threading.Event = asked) -> None:
+            asked.set() if is_asking else asked.clear()
+
+        def until_asked(asked: threading.Event = asked, begun: threading.Event = begun) -> Work:
+            begun.set()
+            assert asked.wait(10), "nobody asked"
+            yield
+
+        bench.executor.close()
+        bench.executor = Executor(Schedule(16), bench.loop, ask_to_yield=ask)
+        long = bench.submit(1, JobClass.PRE_INFER, until_asked())
+        assert await asyncio.to_thread(begun.wait, 10)
+        match change:
+            case "submit":
+                assert (await bench.submit(2, JobClass.RANK, bench.steps("r", 1))).ending is Ending.DONE
+            case "promote":
+                bench.executor.promote(1, JobClass.JOINED, FAR_NS - 1)
+            case "demote":
+                bench.executor.demote(1)
+            case "cancel":
+                bench.executor.cancel(1)
+        assert (await long).ending is (Ending.CANCELLED if change == "cancel" else Ending.DONE)
+
+
+async def test_the_ask_is_taken_back_before_the_schedule_is_looked_at(bench: Bench) -> None:
+    seen: list[str] = []
+    schedule = Schedule(16)
+    take, must_yield = schedule.take, schedule.must_yield
+    schedule.take = lambda now_ns: seen.append("look") or take(now_ns)  # type: ignore[method-assign]
+    schedule.must_yield = lambda *asked: seen.append("look") or must_yield(*asked)  # type: ignore[method-assign]
+    bench.executor.close()
+    bench.executor = Executor(schedule, bench.loop, ask_to_yield=lambda is_asking: seen.append(f"ask {is_asking}"))
+    await bench.submit(1, JobClass.PRE_INFER, bench.steps("p", 3))
+    looks = [index for index, what in enumerate(seen) if what == "look"]
+    assert len(looks) >= 4 and all(seen[index - 1] == "ask False" for index in looks), seen
+
+
+async def test_the_backlog_counts_what_a_long_step_has_done(bench: Bench) -> None:
+    work, gate = bench.gated("p", 1)
+    ended = bench.submit(1, JobClass.PRE_INFER, work, expected_ns=30_000_000_000)
+    await gate.reached()
+    first_ns = bench.executor.load().backlog_ns
+    while bench.executor.load().backlog_ns == first_ns:  # noqa: ASYNC110 - time itself is what is waited for
+        await asyncio.sleep(0)
+    assert 0 < bench.executor.load().backlog_ns < first_ns
+    gate.let()
+    await ended
+
+
 async def test_a_cancelled_job_ends_at_its_next_step(bench: Bench) -> None:
     gate = threading.Event()
     ended = bench.submit(1, JobClass.PRE_INFER, bench.steps("p", 100, gate))
