@@ -12,6 +12,7 @@ import pytest
 from relaygr.v1 import ranker_pb2
 from services.expander.service import ExpanderService
 from services.ranker.adapters import dram_copier
+from services.ranker.adapters.dram_known import KnownEntries
 from services.ranker.core.lifecycle import PsiState
 from tests.contract import expander_world
 from tests.contract.expander_world import World as Host
@@ -105,6 +106,8 @@ async def rig(model_dir: Path, tmp_path: Path) -> AsyncIterator[Rig]:
             await expander_world.until(lambda: world.ranker.engine.is_dram_attached)
             # The ranker's own patience with calls must not be what ends them.
             world.ranker.dram._call_timeout_s = 30.0
+            # Each reload here begins with a call.
+            world.ranker.dram._known = KnownEntries(0)
             rig = Rig(world, host, helds[-1])
             await rig.fill()
             yield rig

@@ -39,11 +39,23 @@ def key_of(user: str = "u", tenant: str = "t") -> PsiKey:
     return PsiKey(UserKey(tenant, user), "m", 0)
 
 
+class Stamps(dict):
+    """Who may use which block, as a reader would see it."""
+
+    def stamp(self, blocks, generation):
+        self.update(dict.fromkeys(blocks, generation))
+
+    def clear(self, blocks):
+        for block in blocks:
+            self.pop(block, None)
+
+
 class Host:
     """A core with two rankers attached, and a clock."""
 
     def __init__(self, **changes: int):
-        self.core = Tiering(replace(LIMITS, **changes))
+        self.stamps = Stamps()
+        self.core = Tiering(replace(LIMITS, **changes), stamps=self.stamps)
         self.now = 0
         self.a, self.b = self.attach("a"), self.attach("b")
 
@@ -202,8 +214,60 @@ def test_a_longer_entry_replaces_a_shorter_one_and_a_shorter_is_refused(host):
     assert host.prepare(tokens=6) is StoreRefusal.PRESENT
     assert host.lookup().generation == new.generation
     assert host.core.occupancy().doomed_blocks == 2
-    assert host.end(old), "who found the old one may use it"
+    assert not host.end(old), "who found the old one may not use it any more"
+    assert host.core.counters["corrupt"] == 0
     assert host.core.occupancy().doomed_blocks == 0 and host.free() == 8
+
+
+@pytest.mark.parametrize("is_pinned", [False, True], ids=["idle", "pinned"])
+@pytest.mark.parametrize("how", ["replaced", "aged", "forgotten", "bad"])
+def test_blocks_bear_an_entrys_stamp_exactly_while_it_can_be_found(host, how, is_pinned):
+    grant = host.store("u")
+    bearing = lambda: {block for block, generation in host.stamps.items() if generation == grant.generation}  # noqa: E731
+    assert bearing() == set(grant.blocks)
+    pin = host.lookup("u") if is_pinned else None
+    match how:
+        case "replaced":
+            host.store("u", tokens=6)
+        case "aged":
+            host.beat(LIMITS.entry_age_ns)
+            host.lookup("other")
+        case "forgotten":
+            host.core.evict(key_of("u").owner, host.now)
+        case "bad":
+            assert not host.core.complete_unpinned(host.a, key_of("u"), grant.generation, False, host.now)
+    assert not bearing()
+    if pin is not None:
+        host.end(pin)
+    assert not bearing()
+
+
+def test_a_read_without_a_pin_counts_as_a_use(host):
+    first = host.store("u")
+    host.store("v")
+    host.now = 7
+    assert host.core.complete_unpinned(host.a, key_of("u"), first.generation, True, host.now)
+    assert host.core.counters["hit"] == 1
+    assert [entry.key for entry in host.core._entries.idle()] == [key_of("v"), key_of("u")]
+    assert host.core._entries.find(key_of("u")).used_ns == 7
+
+
+def test_a_read_without_a_pin_of_what_is_gone_changes_nothing(host):
+    gone = host.store("u").generation
+    host.store("u", tokens=6)
+    for verified in (True, False):
+        assert not host.core.complete_unpinned(host.a, key_of("u"), gone, verified, host.now)
+        assert not host.core.complete_unpinned(host.a, key_of("nobody"), gone, verified, host.now)
+    assert host.lookup("u").content.tokens == 6
+    assert host.core.counters["unpinned_gone"] == 4 and host.core.counters["corrupt"] == 0
+
+
+def test_a_read_without_a_pin_leaves_the_pins_of_others(host):
+    grant = host.store("u")
+    pin = host.lookup("u")
+    assert host.core.complete_unpinned(host.b, key_of("u"), grant.generation, True, host.now)
+    assert host.core.occupancy().pins == 1 and host.end(pin)
+    assert host.free() == 8
 
 
 def test_a_rewritten_history_of_equal_length_replaces(host):
@@ -296,7 +360,7 @@ def test_every_entry_has_a_greatest_age(host):
     found = host.lookup("u")
     host.beat(1_000)
     assert host.lookup("u") is None
-    assert host.end(found), "a load that had begun may end"
+    assert not host.end(found), "a load that had begun is of no use"
     assert host.free() == 10
 
 
