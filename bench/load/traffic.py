@@ -1,18 +1,19 @@
 """Plans traffic: who asks when, how long the history is then, and how long the stages take.
 
 All is drawn from one seeded generator before the first request is sent. Arrivals are a Poisson
-process, or a bursty one (a Poisson process whose rate alternates, with the same mean). How often
-a user comes is drawn by Zipf's law when it is first seen, with the mean that the share of returns
-asks for; gaps between visits are log-normal. An arrival is the user whose return is most overdue,
-else somebody new: so arrivals stay what they are, and the share holds once a few gaps have
-passed, which the warm-up is for. Between two visits a user's history grows (geometric); a few more
+process, or a bursty one (a Poisson process whose rate alternates, with the same mean). Who arrives
+is drawn apart from when: users come for the first time as a Poisson process of their own, each a
+number of times that is drawn by Zipf's law with the mean that the share of returns asks for, with
+log-normal gaps between; and the first to come by that account has the first arrival, and so on. So
+a burst of arrivals holds as many newcomers as any other arrivals do. Whoever had begun before the
+trace is new to it, which the warm-up is for. Between two visits a user's history grows (geometric); a few more
 behaviours land while the stages of a request go on. With one length for all, histories begin
 shorter by the mean growth, so that requests have that length on average.
 """
 
 from __future__ import annotations
 
-import heapq
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.load.profile import Lengths, Stages, Traffic
+
+SETTLED_GAPS = 16.0
+"""Mean gaps from the first newcomer to the trace's begin: by then as many return as always will."""
+SPARE_TIMES = 1.5
+"""Newcomers drawn, of those that a trace needs on average."""
 
 _NS = 1_000_000_000
 
@@ -76,7 +82,7 @@ def plan(wanted: Plan) -> list[PlannedRequest]:
     traffic = wanted.traffic
     warm = max(1, round(traffic.warmup_s * wanted.rate_hz))
     arrivals_s = arrival_times_s(traffic, wanted.rate_hz, warm + traffic.requests, rng)
-    visits = _Visits(traffic, rng)
+    visits = _Visits(traffic, wanted.rate_hz, warm + traffic.requests, rng)
     lengths = _first_lengths(wanted.tokens, rng)
     requests = []
     for index, at_s in enumerate(arrivals_s.tolist()):
@@ -120,34 +126,59 @@ def _bursty_s(even_s: NDArray[np.float64], traffic: Traffic) -> NDArray[np.float
 
 
 class _Visits:
-    """Who comes next: the user whose return is most overdue, else somebody new."""
+    """Who comes next."""
 
-    def __init__(self, traffic: Traffic, rng: np.random.Generator) -> None:
+    def __init__(self, traffic: Traffic, rate_hz: float, count: int, rng: np.random.Generator) -> None:
         self._traffic = traffic
         self._rng = rng
-        self._chances = visit_chances(1.0 / (1.0 - traffic.return_share), traffic.visits_most)
-        # Due time, user, visits so far, visits in all, behaviours.
-        self._returns: list[tuple[float, int, int, int, int]] = []
-        self.users = 0
+        self._order = deque(order_of_users(traffic, rate_hz, count, rng).tolist())
+        # Of users seen: their number here, visits so far, behaviours, and when they came last.
+        self._seen: dict[int, tuple[int, int, int, float]] = {}
+
+    @property
+    def users(self) -> int:
+        """Users seen so far."""
+        return len(self._seen)
 
     def next(self, at_s: float, first_length: Callable[[], int]) -> tuple[int, int, int]:
         """User, visit and behaviours of an arrival."""
-        if self._returns and self._returns[0][0] <= at_s:
-            _, user, visits, wanted, behaviours = heapq.heappop(self._returns)
+        who = self._take(at_s)
+        if who in self._seen:
+            user, visits, behaviours, _ = self._seen[who]
             grown = self._rng.geometric(1.0 / self._traffic.append_mean)
-            behaviours += int(min(grown, self._traffic.append_most))
+            visits, behaviours = visits + 1, behaviours + int(min(grown, self._traffic.append_most))
         else:
-            user, visits, behaviours = self.users, 0, first_length()
-            wanted = 1 + int(self._rng.choice(len(self._chances), p=self._chances))
-            self.users += 1
-        if visits + 1 < wanted:
-            due_s = at_s + self._traffic.return_gap_least_s + self._gap_s()
-            heapq.heappush(self._returns, (due_s, user, visits + 1, wanted, behaviours))
+            user, visits, behaviours = len(self._seen), 0, first_length()
+        self._seen[who] = user, visits, behaviours, at_s
         return user, visits, behaviours
 
-    def _gap_s(self) -> float:
-        traffic = self._traffic
-        return float(self._rng.lognormal(np.log(traffic.return_gap_s), traffic.return_gap_spread))
+    def _take(self, at_s: float) -> int:
+        """The next in order who may come: nobody returns before the least gap, however fast arrivals follow."""
+        for place, who in enumerate(self._order):
+            if who not in self._seen or at_s - self._seen[who][3] >= self._traffic.return_gap_least_s:
+                del self._order[place]
+                return who
+        raise AssertionError("the order is longer than the arrivals, and ends with somebody new")
+
+
+def order_of_users(traffic: Traffic, rate_hz: float, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Who comes one after the other, at least `count` of them and then somebody new, once things are as they stay."""
+    chances = visit_chances(1.0 / (1.0 - traffic.return_share), traffic.visits_most)
+    mean_gap_s = traffic.return_gap_least_s + traffic.return_gap_s * np.exp(traffic.return_gap_spread**2 / 2)
+    before_s = SETTLED_GAPS * mean_gap_s
+    newcomers = 64 + int((1.0 - traffic.return_share) * (before_s * rate_hz + SPARE_TIMES * count))
+    first_s = np.cumsum(rng.exponential(1.0 / ((1.0 - traffic.return_share) * rate_hz), newcomers)) - before_s
+    visits = 1 + rng.choice(len(chances), newcomers, p=chances)
+    gaps_s = traffic.return_gap_least_s + rng.lognormal(
+        np.log(traffic.return_gap_s), traffic.return_gap_spread, (newcomers, traffic.visits_most)
+    )
+    gaps_s[:, 0] = first_s
+    times_s = np.where(np.arange(traffic.visits_most) < visits[:, None], gaps_s.cumsum(axis=1), np.inf).ravel()
+    order = np.argsort(times_s, kind="stable")
+    # Beyond the last newcomer only returns are left, which is not as always.
+    order = order[(times_s[order] >= 0.0) & (times_s[order] <= first_s[-1])]
+    assert len(order) > count, "too few newcomers were drawn"
+    return np.append(order // traffic.visits_most, newcomers)
 
 
 def visit_chances(mean: float, most: int) -> NDArray[np.float64]:

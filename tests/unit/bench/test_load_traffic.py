@@ -104,6 +104,33 @@ def test_a_user_returns_not_before_the_least_gap_with_a_history_that_grew():
     assert returns > 500
 
 
+@pytest.mark.parametrize("rate_hz", [8.0, 40.0])
+def test_newcomers_come_apart_from_how_arrivals_bunch(rate_hz: float):
+    """A burst of arrivals is no burst of newcomers: theirs is a Poisson process, whose counts vary by their mean."""
+    dispersions = []
+    for seed in range(12):
+        requests = counted(plan(wanted(seed=seed, rate_hz=rate_hz)))
+        times_s = np.array([request.arrives_ns / 1e9 for request in requests if request.visit == 0])
+        counts = np.bincount(((times_s - times_s[0]) / (4.0 / rate_hz)).astype(int))
+        dispersions.append(counts.var() / counts.mean())
+    assert 0.9 <= np.mean(dispersions) <= 1.1, dispersions
+
+
+@pytest.mark.parametrize("rate_hz", [8.0, 40.0])
+def test_gaps_between_visits_are_the_profiles(rate_hz: float):
+    gaps_s, last = [], {}
+    for seed in range(12):
+        for request in plan(wanted(seed=seed, rate_hz=rate_hz)):
+            if request.visit:
+                gaps_s.append((request.arrives_ns - last[seed, request.user]) / 1e9)
+            last[seed, request.user] = request.arrives_ns
+    traffic = PROFILE.traffic
+    for quantile, deviations in ((0.1, -1.2816), (0.5, 0.0), (0.9, 1.2816)):
+        gap_s = traffic.return_gap_least_s + traffic.return_gap_s * np.exp(deviations * traffic.return_gap_spread)
+        # Those that would end after the trace are missing, and when one comes is up to the arrivals.
+        assert np.quantile(gaps_s, quantile) == pytest.approx(gap_s, rel=0.15)
+
+
 @pytest.mark.parametrize("tokens", [64, 1024])
 def test_one_length_for_all_is_the_mean_length(tokens: int):
     for seed in range(5):
