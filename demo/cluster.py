@@ -17,10 +17,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from demo.certificates import Certificates
 from demo.processes import ProcessFailed, ProcessSpec, Supervisor
 from relaygr.registry import server as etcd
 from relaygr.v1 import ranker_pb2, ranker_pb2_grpc, router_pb2, router_pb2_grpc
@@ -56,6 +58,8 @@ class ClusterPlan:
     """By service: what Python runs instead of `-m services.<service>`, with its arguments."""
     extra: Callable[[Cluster], Sequence[ProcessSpec]] = lambda cluster: ()
     """More processes, started before the services."""
+    tls: bool = False
+    """Whether the services speak TLS, with certificates of an authority made for the run; needs openssl."""
 
 
 class Cluster:
@@ -70,6 +74,9 @@ class Cluster:
         self.ranker_names = tuple(f"ranker-{number + 1}" for number in range(plan.rankers))
         names = ("etcd", "etcd-peer", "console", "otlp", "trigger", "router", "expander", *self.ranker_names)
         self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
+        servers = ("trigger", "router", "expander", *self.ranker_names)
+        self.certificates = Certificates(plan.run_dir / "tls", self._deployment, servers) if plan.tls else None
+        """Of the processes and of who calls them; None on plain text."""
         self.traces_dir = plan.run_dir / "traces"
         self.file = plan.run_dir / "cluster.json"
 
@@ -110,7 +117,7 @@ class Cluster:
             ProcessFailed: it does not within the time.
         """
         deadline_s = time.monotonic() + timeout_s
-        with grpc.insecure_channel(self.addresses["router"]) as channel:
+        with self.channel("router") as channel:
             router = router_pb2_grpc.RouterServiceStub(channel)
             while (found := _placed_on(router)) != set(rankers):
                 if time.monotonic() > deadline_s:
@@ -132,8 +139,34 @@ class Cluster:
             "store_dir": str(plan.store_dir),
             "model_dir": str(plan.model_dir),
             "traces": str(self.traces_dir),
+            **(self.certificates.settings("operator") if self.certificates is not None else {}),
             **plan.published,
         }
+
+    def channel(self, server: str, caller: str = "operator") -> grpc.Channel:
+        """A blocking channel to a process, by its name.
+
+        Args:
+            server: router, trigger, expander or a ranker's name.
+            caller: whose certificate is shown under TLS.
+        """
+        if self.certificates is None:
+            return grpc.insecure_channel(self.addresses[server])
+        return grpc.secure_channel(
+            self.addresses[server], self.certificates.credentials(caller), self.certificates.options(server)
+        )
+
+    def aio_channel(self, server: str, caller: str = "operator") -> grpc.aio.Channel:
+        """The same for asyncio."""
+        if self.certificates is None:
+            return grpc.aio.insecure_channel(self.addresses[server])
+        return grpc.aio.secure_channel(
+            self.addresses[server], self.certificates.credentials(caller), self.certificates.options(server)
+        )
+
+    def tls_settings(self, name: str = "client") -> dict[str, Any]:
+        """The client library's TLS arguments, for a process or `client`; none on plain text."""
+        return {**self.certificates.settings(name)} if self.certificates is not None else {}
 
     @property
     def otlp_endpoint(self) -> str:
@@ -224,7 +257,7 @@ class Cluster:
         address = self.addresses[name]
         overrides = {**self._plan.overrides.get(service, {}), **self._plan.overrides.get(name, {})}
         common = {"address": address, "otlp_endpoint": self.otlp_endpoint, "user_hash_key": self._user_hash_key}
-        every = {**common, **settings, **overrides}
+        every = {**common, **self.tls_settings(name), **settings, **overrides}
         # OMP_NUM_THREADS: numpy and torch would each take every core, in every process.
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         variables = {f"RELAYGR_{service.upper()}_{key.upper()}": value for key, value in every.items()}
@@ -232,8 +265,13 @@ class Cluster:
             name=name,
             command=(sys.executable, *self._plan.commands.get(service, ("-m", f"services.{service}"))),
             environment={**threads, **variables},
-            is_ready=lambda: is_serving(address),
+            is_ready=lambda: self.is_serving(name),
         )
+
+    def is_serving(self, name: str) -> bool:
+        """True when a service's standard health check says SERVING."""
+        with self.channel(name) as channel:
+            return _says_serving(channel)
 
 
 def deployment_of(run_dir: Path) -> str:
@@ -263,14 +301,16 @@ def free_addresses(count: int) -> list[str]:
 
 
 def is_serving(address: str) -> bool:
-    """True when the server's standard health service says SERVING."""
+    """True when the standard health service of a server on plain text says SERVING."""
     with grpc.insecure_channel(address) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=_PROBE_TIMEOUT_S
-            )
-        except grpc.RpcError:
-            return False
+        return _says_serving(channel)
+
+
+def _says_serving(channel: grpc.Channel) -> bool:
+    try:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_PROBE_TIMEOUT_S)
+    except grpc.RpcError:
+        return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

@@ -16,6 +16,7 @@ Three kinds are kept apart:
     │   └── ForeignEpoch   another boot of the instance            definite
     ├── NotHere            the thing named is not here             definite
     ├── AccessDenied       not allowed                             definite
+    │   └── Unidentified   nobody says who asks                    definite
     ├── CorruptData        bytes that fail their digest            definite
     ├── Unreachable        no answer from a peer                   indefinite, retryable
     └── PeerFailed         a peer answered with its own bug        indefinite
@@ -84,6 +85,10 @@ class NotHere(RelayError):
 
 class AccessDenied(RelayError):
     """Not allowed."""
+
+
+class Unidentified(AccessDenied):
+    """Whoever asks did not prove who they are."""
 
 
 class CorruptData(RelayError):

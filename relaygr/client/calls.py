@@ -17,6 +17,8 @@ from relaygr.errors import DeadlineTooShort, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
+from relaygr.security.identity import Role
+from relaygr.security.material import KeptMaterial
 from relaygr.telemetry import Telemetry
 from relaygr.v1.common_pb2 import Ticket
 from relaygr.v1.ranker_pb2 import RankRequest
@@ -34,6 +36,7 @@ from relaygr.v1.trigger_pb2 import ArriveRequest, ArriveResponse
 from relaygr.v1.trigger_pb2_grpc import TriggerServiceStub
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+_ROLES: dict[Any, Role] = {TriggerServiceStub: Role.TRIGGER, RouterServiceStub: Role.ROUTER}
 
 
 class Direct(Protocol):
@@ -57,13 +60,20 @@ class Direct(Protocol):
 class Calls:
     """Channels to triggers and routers; of several addresses one is called until it is lost.
 
-    `direct`, if there is one, has the first try at each rank.
+    `direct`, if there is one, has the first try at each rank. `tls` is shown to both; None: plain text.
     """
 
-    def __init__(self, trigger: str, router: str, telemetry: Telemetry, direct: Direct | None = None):
+    def __init__(
+        self,
+        trigger: str,
+        router: str,
+        telemetry: Telemetry,
+        direct: Direct | None = None,
+        tls: KeptMaterial | None = None,
+    ):
         self._direct = direct
         self._telemetry = telemetry
-        self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX)
+        self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX, tls=tls)
         self._triggers = Peers(trigger)
         self._routers = Peers(router)
         self._ended = EndedTickets(self._report_ended)
@@ -127,7 +137,7 @@ class Calls:
     def _stub(self, kind: Callable[[Any], Any], address: str) -> Any:
         if self._is_closed:
             raise Unreachable(address, "the client is closed")
-        return self._pool.stub(kind, address)
+        return self._pool.stub(kind, address, _ROLES[kind])
 
 
 async def _called(method: Callable[..., Any], request: Any, timeout_s: float, peer: str) -> Any:

@@ -19,6 +19,7 @@ from relaygr.client.numbers import COUNT_MAX, INDEX_MAX, SECONDS_MAX, ns_of, who
 from relaygr.client.relay import Relay, RelaySettings
 from relaygr.domain.identity import TENANT_DEFAULT, ModelLimits
 from relaygr.errors import AccessDenied, InvalidRequest, RelayError
+from relaygr.security.settings import kept_material
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.common_pb2 import History
 from relaygr.v1.trigger_pb2 import ArriveRequest, StageBudgets
@@ -55,6 +56,13 @@ class RelayClient:
             `release` and `forget` go as ever. It saves a hop for each rank; what it does not know is said there.
             Tickets that ended so are reported to the router, many at a time, so that triggers free their room at once.
             Closed with the client. None: every rank goes by the router.
+        tls_certificate: path of this client's certificate, PEM; with the next two, triggers and routers are spoken to
+            over TLS and must prove their roles (docs/security.md). Files that change are read again. Empty: plain text.
+        tls_key: path of that certificate's private key, PEM, without a password.
+        tls_ca: path of the authorities' certificates that they are checked against, PEM.
+
+    Raises:
+        ConfigError: some of the three TLS paths without the others, or files that cannot be used.
     """
 
     def __init__(
@@ -69,10 +77,14 @@ class RelayClient:
         features: FeatureSpec | None = None,
         limits: ModelLimits | None = None,
         direct: Direct | None = None,
+        tls_certificate: str = "",
+        tls_key: str = "",
+        tls_ca: str = "",
     ):
+        tls = kept_material(tls_certificate, tls_key, tls_ca)
         self._telemetry = telemetry or Telemetry.setup(SERVICE_NAME, SERVICE_NAME, None, _UNKEYED)
         self._owns_telemetry = telemetry is None
-        self._calls = Calls(trigger, router, self._telemetry, direct)
+        self._calls = Calls(trigger, router, self._telemetry, direct, tls)
         self._arrive_timeout_s = arrive_timeout_ms / 1e3
         self._settings = RelaySettings(
             calls=self._calls,

@@ -14,11 +14,11 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from relaygr.telemetry import names
 
-_UNTRACED_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
+_UNTRACED_PREFIXES = ("/grpc.health.", "/grpc.reflection.", "/relaygr.v1.LaneService/")
 
 
 def is_traced(path: str) -> bool:
-    """False for health checks and reflection, which would drown everything else."""
+    """False for health checks, reflection and the opening of lanes, which would drown everything else."""
     return not path.startswith(_UNTRACED_PREFIXES)
 
 

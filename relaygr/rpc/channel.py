@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 
 from relaygr.errors import Refused
 from relaygr.rpc.lane_counts import CALLER, LaneCounts
+from relaygr.rpc.tls import secure_channel
 from relaygr.rpc.traced_channel import TracedChannel
+from relaygr.security.identity import Role
+from relaygr.security.material import KeptMaterial
 from relaygr.telemetry import Telemetry
 
 Stub = TypeVar("Stub")
@@ -22,7 +26,9 @@ CHANNELS_MAX = 1024
 class ChannelPool:
     """One channel per address. Belongs to one event loop.
 
-    `has_lanes`: calls of one channel share an open connection where the server offers that.
+    `has_lanes`: calls of one channel share an open connection where the server offers that. `tls`: what is shown to
+    peers, which must prove to be of the role that they are asked for as; `peer_role` where a call does not say one.
+    Without `tls`, plain text, and roles mean nothing.
     """
 
     def __init__(
@@ -32,8 +38,11 @@ class ChannelPool:
         channels_max: int = CHANNELS_MAX,
         *,
         has_lanes: bool = True,
+        tls: KeptMaterial | None = None,
+        peer_role: Role | None = None,
     ) -> None:
         self._telemetry = telemetry
+        self._tls, self._peer_role = tls, peer_role
         self._lane_counts = LaneCounts(CALLER) if has_lanes else None
         if self._lane_counts is not None:
             self._lane_counts.publish(telemetry)
@@ -43,8 +52,8 @@ class ChannelPool:
         self._stubs: dict[tuple[str, Any], Any] = {}
         """Of open channels, by address and kind; few kinds each."""
 
-    def get(self, address: str) -> TracedChannel:
-        """The channel to host:port, opened on first use.
+    def get(self, address: str, role: Role | None = None) -> TracedChannel:
+        """The channel to host:port, opened on first use; the role of that use holds.
 
         Raises:
             Refused: too many peers.
@@ -53,13 +62,10 @@ class ChannelPool:
         if channel is None:
             if len(self._channels) >= self._channels_max:
                 raise Refused(f"channels to {self._channels_max} peers are open already")
-            opened = grpc.aio.insecure_channel(address, options=self._options)
-            channel = self._channels[address] = TracedChannel(
-                opened, self._telemetry, address, lane_counts=self._lane_counts
-            )
+            channel = self._channels[address] = self._opened(address, role or self._peer_role)
         return channel
 
-    def stub(self, kind: Callable[[Any], Stub], address: str) -> Stub:
+    def stub(self, kind: Callable[[Any], Stub], address: str, role: Role | None = None) -> Stub:
         """A generated stub for host:port; kept, since making one prepares all its methods.
 
         Raises:
@@ -67,7 +73,7 @@ class ChannelPool:
         """
         stub = self._stubs.get((address, kind))
         if stub is None:
-            stub = self._stubs[address, kind] = kind(self.get(address))
+            stub = self._stubs[address, kind] = kind(self.get(address, role))
         return stub
 
     async def close(self, address: str | None = None) -> None:
@@ -78,6 +84,15 @@ class ChannelPool:
             channel = self._channels.pop(name, None)
             if channel is not None:
                 await channel.close()
+
+    def _opened(self, address: str, role: Role | None) -> TracedChannel:
+        if self._tls is None:
+            plain = grpc.aio.insecure_channel(address, options=self._options)
+            return TracedChannel(plain, self._telemetry, address, lane_counts=self._lane_counts)
+        assert role is not None, "whoever speaks TLS says which role it calls"
+        channel = secure_channel(self._tls, role, address, self._options)
+        secured = partial(self._tls.connecting_context, role)
+        return TracedChannel(channel, self._telemetry, address, lane_counts=self._lane_counts, secured=secured)
 
 
 def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[str, int]]:

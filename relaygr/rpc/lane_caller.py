@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -30,7 +31,7 @@ from typing import Any
 import grpc
 
 from relaygr.rpc.lane_counts import CALLER, LaneCounts
-from relaygr.rpc.lane_wire import Framed
+from relaygr.rpc.lane_wire import TLS_SHUTDOWN_S, Framed
 from relaygr.v1.lane_pb2 import CallerFrame, LaneCall, LaneMetadata, OpenRequest, ServerFrame
 from relaygr.v1.lane_pb2_grpc import LaneServiceStub
 
@@ -58,6 +59,9 @@ RETRY_REFUSED_S = 30.0
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+Secured = Callable[[], tuple[ssl.SSLContext, str]]
+"""Makes what one lane is made with, and the name that the server's certificate must hold."""
+
 
 class Lanes:
     """The lane of one channel, opened when the first call asks for one; belongs to one event loop.
@@ -67,15 +71,18 @@ class Lanes:
         host: of the channel's address.
         clock_s: monotonic seconds.
         counts: of all lanes together with this channel's.
+        secured: asked for each lane that is opened; None: plain text.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channel: Any,
         host: str,
         clock_s: Callable[[], float] = time.monotonic,
         counts: LaneCounts | None = None,
+        secured: Secured | None = None,
     ) -> None:
+        self._secured = secured
         self.counts = counts or LaneCounts(CALLER)
         self._stub = LaneServiceStub(channel)
         self._host = host
@@ -119,14 +126,8 @@ class Lanes:
         try:
             where = await self._stub.Open(OpenRequest(), timeout=OPEN_TIMEOUT_S)
             retry_s = RETRY_REFUSED_S
-            loop = asyncio.get_running_loop()
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                retires_s = self._clock_s() + AGE_MAX_S
-                _, lane = await loop.create_connection(
-                    lambda: _Lane(retires_s=retires_s, begun=self._begun, ended=self._ended),
-                    self._host,
-                    where.port,
-                )
+                lane = await self._connect(where.port)
             await lane.greet(where.token, OPEN_TIMEOUT_S)
             self._lane, retry_s = lane, 0.0
         except grpc.aio.AioRpcError as error:
@@ -137,6 +138,17 @@ class Lanes:
         finally:
             self._opening = None
             self._not_before_s = max(self._not_before_s, self._clock_s() + retry_s)
+
+    async def _connect(self, port: int) -> _Lane:
+        retires_s = self._clock_s() + AGE_MAX_S
+        tls: dict[str, Any] = {}
+        if self._secured is not None:
+            context, name = self._secured()
+            tls = {"ssl": context, "server_hostname": name, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
+        _, lane = await asyncio.get_running_loop().create_connection(
+            lambda: _Lane(retires_s=retires_s, begun=self._begun, ended=self._ended), self._host, port, **tls
+        )
+        return lane
 
     def _begun(self, lane: _Lane) -> None:
         self._lanes.add(lane)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import grpc
 
 from relaygr.v1.lane_pb2 import LaneCall
 
+_NOTHING: Mapping[str, list[bytes]] = MappingProxyType({})
+
 
 class LaneContext:
     """One call's deadline, metadata and status."""
 
-    def __init__(self, peer: str, call: LaneCall) -> None:
+    def __init__(self, peer: str, call: LaneCall, auth_context: Mapping[str, list[bytes]] = _NOTHING) -> None:
         self._peer = peer
+        self._auth_context = auth_context
         self._metadata = tuple((item.key, item.value) for item in call.metadata)
         self._loop = asyncio.get_running_loop()
         self._end_s = self._loop.time() + call.timeout_ns / 1e9 if call.timeout_ns else None
@@ -68,8 +73,12 @@ class LaneContext:
         self._details = details
 
     def peer(self) -> str:
-        """Who opened the lane."""
+        """Where the lane was opened from."""
         return self._peer
+
+    def auth_context(self) -> Mapping[str, list[bytes]]:
+        """Who opened the lane, as TLS proved it; empty on plain text."""
+        return self._auth_context
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """End the call with a status.

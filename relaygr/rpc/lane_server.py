@@ -14,6 +14,7 @@ import hmac
 import logging
 import secrets
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,9 @@ from google.protobuf.message import DecodeError
 from relaygr.rpc.lane_caller import REPLY_BYTES_MAX, REQUEST_BYTES_MAX
 from relaygr.rpc.lane_context import LaneContext
 from relaygr.rpc.lane_counts import SERVER, LaneCounts
-from relaygr.rpc.lane_wire import Framed
+from relaygr.rpc.lane_wire import TLS_SHUTDOWN_S, Framed
 from relaygr.runtime.logs import next_step
+from relaygr.security.caller import auth_context_of
 from relaygr.v1.lane_pb2 import CallerFrame, LaneCall, LaneMetadata, OpenRequest, OpenResponse, ServerFrame
 from relaygr.v1.lane_pb2_grpc import LaneServiceServicer
 
@@ -72,19 +74,27 @@ class LaneServer(LaneServiceServicer):
         if handler.unary_unary is not None:
             self._methods[path] = handler
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; returns the port.
+
+        Args:
+            host: as in the server's address.
+            port: 0 takes a free one.
+            tls: what connections are made with; None: plain text.
 
         Raises:
             OSError: the address cannot be bound.
         """
         loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {}
+        if tls is not None:
+            secured = {"ssl": tls, "ssl_handshake_timeout": GREETING_S, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
         if host == "::" and socket.has_dualstack_ipv6():
             # As gRPC does: one port for both families.
             both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
-            self._listener = await loop.create_server(lambda: _ServedLane(self), sock=both)
+            self._listener = await loop.create_server(lambda: _ServedLane(self), sock=both, **secured)
         else:
-            self._listener = await loop.create_server(lambda: _ServedLane(self), host, port)
+            self._listener = await loop.create_server(lambda: _ServedLane(self), host, port, **secured)
         self._port = int(self._listener.sockets[0].getsockname()[1])
         return self._port
 
@@ -187,6 +197,8 @@ class _ServedLane(Framed):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._is_greeted = False
         self._peer = ""
+        self._auth_context: dict[str, list[bytes]] = {}
+        """What TLS proved of the caller, the same for every call of the connection; empty on plain text."""
 
     def drain(self) -> None:
         """Ask for no more calls."""
@@ -197,6 +209,9 @@ class _ServedLane(Framed):
         """Expect the greeting."""
         super().connection_made(transport)
         self._peer = str(transport.get_extra_info("peername"))
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self._auth_context = auth_context_of(tls)
         if not self._server.opened(self):
             self.abort()
         self._loop.call_later(GREETING_S, self._must_be_greeted)
@@ -261,7 +276,7 @@ class _ServedLane(Framed):
         if isinstance(handler, ServerFrame):
             self._reply(call_id, handler)
             return
-        context = LaneContext(self._peer, call)
+        context = LaneContext(self._peer, call, self._auth_context)
         task = self._loop.create_task(
             _served(
                 handler,

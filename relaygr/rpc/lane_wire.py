@@ -12,6 +12,8 @@ from typing import cast
 LENGTH_BYTES = 4
 SILENT_MS = 3_000
 """Bytes that the other host has not acknowledged for so long end the connection."""
+TLS_SHUTDOWN_S = 0.5
+"""For the other end to say that it has heard all, when a lane under TLS is closed."""
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
 
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from relaygr.rpc.deadline import DEFAULT_DEADLINE_NS
 from relaygr.rpc.health import HealthServicer
 from relaygr.rpc.lane_server import LaneServer
+from relaygr.rpc.tls import CONNECTION_AGE_MAX_MS, server_credentials
 from relaygr.rpc.traced_handlers import TracedHandlers
 from relaygr.runtime.logs import next_step
+from relaygr.security.guard import Guard
+from relaygr.security.material import KeptMaterial
 from relaygr.telemetry import Telemetry
 from relaygr.v1 import lane_pb2_grpc
 
@@ -42,6 +45,8 @@ class RpcServer:
         default_deadline_ns: for callers that set no deadline.
         concurrent_rpcs_max: calls in progress, health watches included; and as many again over lanes.
         lane_port: where lanes are taken, 0 takes a free one; None takes none.
+        tls: with it every connection is TLS, callers must show a certificate of the same authority, and each may call
+            what its role may (`relaygr.security.methods`); None: plain text, and anybody may call anything.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class RpcServer:
         default_deadline_ns: int = DEFAULT_DEADLINE_NS,
         concurrent_rpcs_max: int = CONCURRENT_RPCS_MAX,
         lane_port: int | None = 0,
+        tls: KeptMaterial | None = None,
     ) -> None:
         self._lane_port = lane_port
+        self._tls = tls
         self._service_name = service_name
         self._address = address
         self._health = HealthServicer()
@@ -63,14 +70,15 @@ class RpcServer:
         self._ordered = asyncio.Lock()
         self._settings: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(
-            options=_options(message_bytes_max),
+            options=_options(message_bytes_max, is_tls=tls is not None),
             maximum_concurrent_rpcs=concurrent_rpcs_max,
         )
         self._lanes = LaneServer(concurrent_rpcs_max, message_bytes_max=message_bytes_max)
         self._lanes.counts.publish(telemetry)
-        self._traced = TracedHandlers(telemetry, default_deadline_ns).on(self._server, self._lanes)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        lane_pb2_grpc.add_LaneServiceServicer_to_server(self._lanes, self._server)
+        guard = Guard(tls.identity.deployment) if tls is not None else None
+        self._traced = TracedHandlers(telemetry, default_deadline_ns, guard).on(self._server, self._lanes)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._traced)
+        lane_pb2_grpc.add_LaneServiceServicer_to_server(self._lanes, self._traced)
 
     def add(self, add_fn: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_service_name: str) -> None:
         """Serve a service; before `start`.
@@ -90,14 +98,22 @@ class RpcServer:
             RuntimeError: the address cannot be bound.
             OSError: the lanes' port cannot be bound.
         """
-        reflection.enable_server_reflection((*self._served, reflection.SERVICE_NAME), self._server)
+        shown = reflection.aio.ReflectionServicer((*self._served, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(shown, self._traced)
         await self.set_serving(serving)
-        port: int = self._server.add_insecure_port(self._address)
+        port = self._listen()
         if self._lane_port is not None:
-            await self._lanes.start(self._address.rpartition(":")[0].strip("[]"), self._lane_port)
+            context = self._tls.listening_context() if self._tls is not None else None
+            await self._lanes.start(self._address.rpartition(":")[0].strip("[]"), self._lane_port, context)
         await self._server.start()
-        _log.info("%s listens on port %d", self._service_name, port)
+        how = f"as {self._tls.identity.uri}" if self._tls is not None else "in plain text"
+        _log.info("%s listens on port %d %s", self._service_name, port, how)
         return port
+
+    def _listen(self) -> int:
+        if self._tls is None:
+            return int(self._server.add_insecure_port(self._address))
+        return int(self._server.add_secure_port(self._address, server_credentials(self._tls)))
 
     def set_serving(self, serving: bool) -> asyncio.Task[None]:
         """Tell health checks, for the server and each service; may be awaited, need not be."""
@@ -184,8 +200,9 @@ async def _stop_in_order(
     await server.stop(grace_s)
 
 
-def _options(message_bytes_max: int) -> list[tuple[str, int]]:
+def _options(message_bytes_max: int, *, is_tls: bool) -> list[tuple[str, int]]:
     return [
+        *([("grpc.max_connection_age_ms", CONNECTION_AGE_MAX_MS)] if is_tls else ()),
         ("grpc.max_receive_message_length", message_bytes_max),
         ("grpc.max_send_message_length", message_bytes_max),
         # Two servers on one port would silently share it.

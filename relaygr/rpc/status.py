@@ -19,6 +19,7 @@ from relaygr.errors import (
     Refused,
     RelayError,
     Stale,
+    Unidentified,
     Unreachable,
 )
 
@@ -36,6 +37,7 @@ _CODES: dict[type[RelayError], grpc.StatusCode] = {
     Stale: grpc.StatusCode.FAILED_PRECONDITION,
     NotHere: grpc.StatusCode.NOT_FOUND,
     AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unidentified: grpc.StatusCode.UNAUTHENTICATED,
     CorruptData: grpc.StatusCode.DATA_LOSS,
     Unreachable: grpc.StatusCode.UNAVAILABLE,
     PeerFailed: grpc.StatusCode.INTERNAL,
@@ -93,8 +95,10 @@ def error_of(rpc_error: grpc.aio.AioRpcError, peer: str) -> RelayError:
             return DeadlineTooShort(details, is_definite=_named_class(rpc_error, code) is DeadlineTooShort)
         case grpc.StatusCode.NOT_FOUND:
             return NotHere(details)
-        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+        case grpc.StatusCode.PERMISSION_DENIED:
             return AccessDenied(details)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unidentified(details)
         case grpc.StatusCode.DATA_LOSS:
             return CorruptData(details)
         case grpc.StatusCode.FAILED_PRECONDITION:

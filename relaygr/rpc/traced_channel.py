@@ -19,8 +19,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
-from relaygr.rpc.lane_caller import LaneMethod, Lanes
+from relaygr.rpc.lane_caller import LaneMethod, Lanes, Secured
 from relaygr.rpc.lane_counts import LaneCounts
+from relaygr.rpc.tls import RenewedChannel
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import inject
 
@@ -34,19 +35,22 @@ class TracedChannel:
         address: of the peer, for attributes.
         lane_counts: given, calls share one open connection where the server offers that and host:port is what
             `address` is; None: each is a call of gRPC.
+        secured: makes the TLS context of a lane, and the name that the server must prove; None: lanes are plain text.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channel: grpc.aio.Channel | RenewedChannel,
         telemetry: Telemetry,
         address: str,
         *,
         lane_counts: LaneCounts | None = None,
+        secured: Secured | None = None,
     ) -> None:
         self._channel = channel
         host = _host_port(address)[0]
-        self._lanes = Lanes(channel, host, counts=lane_counts) if lane_counts is not None and host else None
+        has_lanes = lane_counts is not None and host
+        self._lanes = Lanes(channel, host, counts=lane_counts, secured=secured) if has_lanes else None
         self._telemetry = telemetry
         self._duration = telemetry.histogram(names.METRIC_RPC_CLIENT_CALL_DURATION)
         self._peer = _peer_attributes(address)

@@ -1,6 +1,6 @@
-"""Around every unary call a server takes: trace, deadline, error translation, duration.
+"""Around every unary call a server takes: trace, the guard, deadline, error translation, duration.
 
-Streaming calls (health's Watch, reflection) pass untouched.
+Streaming calls, health and reflection are only guarded.
 
 Source: design, section 7.
 """
@@ -20,9 +20,11 @@ from opentelemetry.trace import Span, SpanKind
 from relaygr.errors import InvalidRequest, RelayError
 from relaygr.rpc import deadline
 from relaygr.rpc.calls import Outcomes, base_attributes, is_traced, mark, method_of
+from relaygr.rpc.guarded import guarded
 from relaygr.rpc.lane_server import LaneServer
 from relaygr.rpc.status import ERROR_METADATA_KEY, SERVER_ERROR_CODES, error_of, message_of, status_of
 from relaygr.runtime.logs import next_step
+from relaygr.security.guard import Guard
 from relaygr.telemetry import Telemetry, names
 from relaygr.telemetry.trace_context import extract
 
@@ -32,12 +34,15 @@ Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
 class TracedHandlers:
-    """Traces and translates; one per server.
+    """Traces, guards and translates; one per server.
 
     A wrapper of the handlers and not an interceptor, which grpc.aio would ask for a handler at each call.
+
+    `guard` decides who may call what; None, on a server without TLS: anybody anything.
     """
 
-    def __init__(self, telemetry: Telemetry, default_deadline_ns: int) -> None:
+    def __init__(self, telemetry: Telemetry, default_deadline_ns: int, guard: Guard | None = None) -> None:
+        self._guard = guard
         self._telemetry = telemetry
         self._default_deadline_ns = default_deadline_ns
         self._duration = telemetry.histogram(names.METRIC_RPC_SERVER_CALL_DURATION)
@@ -48,9 +53,9 @@ class TracedHandlers:
         return _Wrapping(server, self, lanes)
 
     def wrapped(self, path: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        """The handler, traced when it is a traced unary call's."""
+        """The handler, traced when it is a traced unary call's, and guarded in any case."""
         if handler.unary_unary is None or not is_traced(path):
-            return handler
+            return handler if self._guard is None else guarded(self._guard, method_of(path), handler)
         serve, parse = handler.unary_unary, handler.request_deserializer
         method = method_of(path)
         attributes = base_attributes(method)
@@ -87,6 +92,8 @@ class TracedHandlers:
                 remaining_ms = deadline.remaining_ns(context, self._default_deadline_ns) / 1e6
                 span.set_attribute(names.ATTR_DEADLINE_REMAINING_MS, remaining_ms)
             try:
+                if self._guard is not None:
+                    self._guard.check(method, context)
                 answer = serve(_parsed(parse, raw), context)
                 return await answer if inspect.isawaitable(answer) else answer
             except grpc.aio.AbortError:
@@ -167,4 +174,5 @@ class _Wrapping:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
         self._server.add_registered_method_handlers(service, wrapped)
         for name, method in wrapped.items():
-            self._lanes.serve(f"/{service}/{name}", method)
+            if is_traced(f"/{service}/{name}"):
+                self._lanes.serve(f"/{service}/{name}", method)

@@ -12,6 +12,8 @@ from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
+from relaygr.security.identity import Role
+from relaygr.security.settings import material_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.expander_pb2_grpc import add_ExpanderServiceServicer_to_server
 from relaygr.v1.transfer_pb2_grpc import add_TransferServiceServicer_to_server
@@ -36,6 +38,7 @@ async def serve(config: ExpanderConfig) -> None:
         config.user_hash_key,
         sample_ratio=config.trace_sample_ratio,
     )
+    tls = material_of(config, Role.EXPANDER)
     segment = create_segment(config, new_boot_id())
     tiering = Tiering(config.limits, segment.presence, segment)
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
@@ -45,7 +48,11 @@ async def serve(config: ExpanderConfig) -> None:
         service = ExpanderService(tiering, segment, telemetry, int(config.heartbeat_ms * 1e6))
         transfer = TransferService(tiering, segment, owner, config.transfer_limits, TransferMetrics(telemetry))
         server = RpcServer(
-            service_name="relaygr-expander", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+            service_name="relaygr-expander",
+            address=config.address,
+            telemetry=telemetry,
+            lane_port=config.lane_port,
+            tls=tls,
         )
         server.add(add_ExpanderServiceServicer_to_server, service, "relaygr.v1.ExpanderService")
         server.add(add_TransferServiceServicer_to_server, transfer, "relaygr.v1.TransferService")

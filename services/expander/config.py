@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygr.security.settings import TransportSettings
 from relaygr.segment import Geometry
 from services.expander.core.admission import AdmissionPolicy
 from services.expander.core.limits import TieringLimits
@@ -28,12 +29,13 @@ class TransferLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpanderConfig:
+class ExpanderConfig(TransportSettings):
     """One expander process."""
 
     address: str = "127.0.0.1:7004"
     """host:port to serve on; port 0 takes a free one. Loopback serves this host's rankers, which is enough for most; an
-    address that others reach lets theirs in too, and psi then crosses the network as plain text."""
+    address that others reach lets theirs in too, and needs TLS, or `insecure`: psi then crosses the network as plain
+    text."""
     lane_port: int | None = 0
     """Port for lanes, connections that carry many calls, at the same host: 0 takes a free one, empty takes no lanes."""
     expander_id: str = "expander"
@@ -95,6 +97,7 @@ class ExpanderConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
+        self.check_transport(self.address)
         for name in ("pinned_share", "staging_share", "tenant_share", "owner_share"):
             assert 0 < getattr(self, name) <= 1, f"{name} must be in (0, 1]"
         assert self.transfer_streams_max > 0, "transfer_streams_max must be positive"

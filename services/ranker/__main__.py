@@ -15,6 +15,8 @@ from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
+from relaygr.security.identity import Role
+from relaygr.security.settings import material_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1 import ranker_pb2_grpc
 from services.ranker.assembly import Makers, Ranker, named
@@ -32,14 +34,16 @@ async def serve(config: RankerConfig, makers: Makers | None = None) -> None:
         resource=describe(config),
     )
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
+    tls = material_of(config, Role.RANKER)
     server = RpcServer(
         service_name=f"ranker {config.instance_id}",
         address=config.address,
         telemetry=telemetry,
         default_deadline_ns=int(config.rank_deadline_default_ms * 1e6),
         lane_port=config.lane_port,
+        tls=tls,
     )
-    ranker = Ranker.build(config, telemetry, makers)
+    ranker = Ranker.build(config, telemetry, makers, tls)
     server.add(ranker_pb2_grpc.add_RankerServiceServicer_to_server, ranker.servicer, "relaygr.v1.RankerService")
     ranker.announce(config, await server.start())
     if telemetry.has_reader:

@@ -29,6 +29,8 @@ from relaygr.registry.registration import Registration
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.runtime.slices import ask_for_long_slices
+from relaygr.security.identity import Role
+from relaygr.security.material import KeptMaterial
 from relaygr.telemetry import Telemetry
 from services.ranker.adapters.calibration import measure
 from services.ranker.adapters.device.accelerator import open_accelerator
@@ -95,13 +97,19 @@ class Ranker:
     registration: Registration | None = None
 
     @classmethod
-    def build(cls, config: RankerConfig, telemetry: Telemetry, makers: Makers | None = None) -> Ranker:
-        """Load, measure and wire. Takes seconds: weights, arena, calibration."""
+    def build(
+        cls,
+        config: RankerConfig,
+        telemetry: Telemetry,
+        makers: Makers | None = None,
+        tls: KeptMaterial | None = None,
+    ) -> Ranker:
+        """Load, measure and wire. Takes seconds: weights, arena, calibration. `tls`: shown to the expander."""
         loop, makers = asyncio.get_running_loop(), makers or Makers()
         model, device, arena, cost = prepare_device(config)
         store = _open_store(config.store, model.spec.features) if config.store else None
         instance = Instance(_record(config, model, arena, cost))
-        channels = ChannelPool(telemetry)
+        channels = ChannelPool(telemetry, tls=tls, peer_role=Role.EXPANDER)
         page_format = _page_format(config, model, arena.shape[0])
         owner = config.instance_id, instance.record.epoch, page_format.identity
         dram = _dram(makers, config, channels, owner, lambda found: ranker.reloads_measured(cost, found))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from relaygr.security.settings import TransportSettings
+
 
 @dataclass(frozen=True, kw_only=True)
-class RankerConfig:
+class RankerConfig(TransportSettings):
     """One instance: one process, one device."""
 
     model: str
@@ -45,8 +47,8 @@ class RankerConfig:
     expander: str = ""
     """host:port of this host's expander; empty: no DRAM tier, unless `expander_remote` is set."""
     expander_remote: str = ""
-    """host:port of an expander on another host, in place of `expander`: slower, and psi crosses the network as plain
-    text; empty: none."""
+    """host:port of an expander on another host, in place of `expander`: slower, and psi crosses the network, as plain
+    text unless TLS is set; empty: none."""
     device: str = "cpu"
     """cpu, cuda or npu; of several, the one with a number: cuda:1."""
     threads: int = 1
@@ -94,6 +96,7 @@ class RankerConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
+        self.check_transport(self.address)
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         are_both = self.expander and self.expander_remote
         assert not are_both, "expander and expander_remote: a ranker has one DRAM tier, set one of them"

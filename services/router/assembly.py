@@ -14,6 +14,8 @@ from relaygr.registry import Registration, keys
 from relaygr.registry.settings import connect
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer
+from relaygr.security.identity import Role
+from relaygr.security.settings import material_of
 from relaygr.telemetry import Telemetry
 from services.router.adapters.discovery import Discovery
 from services.router.adapters.pins import PinWriter
@@ -48,6 +50,7 @@ class Router:
         self.config = config
         self.router_id = config.router_id or uuid.uuid4().hex[:12]
         self._has_members = asyncio.Event()
+        tls = material_of(config, Role.ROUTER)
         self._view = View(
             binding(
                 spill_floor_ns=config.spill_floor_ns,
@@ -56,7 +59,7 @@ class Router:
                 calls_max=config.calls_max,
                 warm_up_ns=config.warm_up_ns,
             ),
-            rankers(ChannelPool(telemetry)),
+            rankers(ChannelPool(telemetry, tls=tls, peer_role=Role.RANKER)),
             telemetry,
             suspect_timeout_s=config.suspect_timeout_ms / 1e3,
             changed=self._changed,
@@ -92,7 +95,7 @@ class Router:
             trigger_count=lambda: self.discovery.trigger_count,
         )
         self.server = RpcServer(
-            service_name="router", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+            service_name="router", address=config.address, telemetry=telemetry, lane_port=config.lane_port, tls=tls
         )
         self.server.add(add_router_service, self._service, "relaygr.v1.RouterService")
         self.address = config.address

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygr.security.settings import TransportSettings
+
 _MS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouterConfig:
+class RouterConfig(TransportSettings):
     """One router process."""
 
     ticket_key: bytes
@@ -70,6 +72,7 @@ class RouterConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
+        self.check_transport(self.address)
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         assert self.registry, "registry must name at least one etcd endpoint"
         assert self.registry_ttl_s >= 1, "registry_ttl_s must be at least 1"

@@ -28,6 +28,8 @@ from relaygr.errors import Stale, Unreachable
 from relaygr.registry import Registry
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.identity import model_key_of
+from relaygr.security.identity import Role
+from relaygr.security.settings import kept_material
 from relaygr.telemetry import Telemetry
 from relaygr.v1.common_pb2 import TicketClaims
 from relaygr.v1.ranker_pb2 import RankRequest, RankResponse
@@ -55,6 +57,12 @@ class DirectRanks:
         suspect_timeout_ms: health check of an instance that lets a rank wait.
         spill_floor_ms: a rank without a ticket leaves an instance only when more device time than this is queued there.
         warm_up_s: how long a slot takes to move to an instance that joined; as the routers have it.
+        tls_certificate: path of the client's certificate, PEM, as `RelayClient` has it; all three, or none.
+        tls_key: path of its key.
+        tls_ca: path of the authorities that rankers are checked against.
+
+    Raises:
+        ConfigError: TLS files that cannot be used.
     """
 
     def __init__(
@@ -64,7 +72,11 @@ class DirectRanks:
         suspect_timeout_ms: float = 300.0,
         spill_floor_ms: float = 50.0,
         warm_up_s: float = 30.0,
+        tls_certificate: str = "",
+        tls_key: str = "",
+        tls_ca: str = "",
     ) -> None:
+        self._tls = kept_material(tls_certificate, tls_key, tls_ca)
         self._registry = registry if isinstance(registry, Registry) else None
         self._endpoints = () if isinstance(registry, Registry) else tuple(registry)
         self._suspect_timeout_s = suspect_timeout_ms / 1e3
@@ -124,7 +136,7 @@ class DirectRanks:
         """Begin to watch. The first ranks find nobody here and go by the router."""
         self._registry = self._registry or Registry(self._endpoints)
         core = Binding(spill_floor_ns=self._spill_floor_ns, warm_up_ns=self._warm_up_ns)
-        rankers = Rankers(ChannelPool(telemetry))
+        rankers = Rankers(ChannelPool(telemetry, tls=self._tls, peer_role=Role.RANKER))
         view = View(core, rankers, telemetry, suspect_timeout_s=self._suspect_timeout_s, changed=lambda: None)
         Discovery(self._registry, view.driver.feed, is_whole=False)
         self._view = view

@@ -18,6 +18,8 @@ from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.server import RpcServer, serve_until_signal
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
+from relaygr.security.identity import Role
+from relaygr.security.settings import material_of
 from relaygr.telemetry import Telemetry, names
 from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
 from services.trigger.adapters.histories import Histories
@@ -46,7 +48,8 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
         cleanup.callback(telemetry.shutdown)
         membership = Membership(connect(config) if config.registry else None, config.registry_ttl_s)
         cleanup.push_async_callback(membership.close)
-        pool = ChannelPool(telemetry)
+        tls = material_of(config, Role.TRIGGER)
+        pool = ChannelPool(telemetry, tls=tls, peer_role=Role.ROUTER)
         cleanup.push_async_callback(pool.close)
         timeouts = int(config.resolve_timeout_ms * _MS), int(config.pre_infer_timeout_ms * _MS)
         router = RouterClient(pool, config.router, *timeouts, trigger_id=trigger_id)
@@ -57,7 +60,7 @@ async def run(config: TriggerConfig, admission: Callable[[AdmissionRules], Admis
         service = TriggerService(config, router, histories, telemetry, admission=admission)
         cleanup.callback(service.close)
         server = RpcServer(
-            service_name="trigger", address=config.address, telemetry=telemetry, lane_port=config.lane_port
+            service_name="trigger", address=config.address, telemetry=telemetry, lane_port=config.lane_port, tls=tls
         )
         server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
         port = await server.start()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygr.security.settings import TransportSettings
 from services.trigger.core.admission import AdmissionRules
 
 _MS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerConfig:
+class TriggerConfig(TransportSettings):
     """One trigger process."""
 
     ticket_key: bytes
@@ -84,6 +85,7 @@ class TriggerConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
+        self.check_transport(self.address)
         assert len(self.ticket_key) >= 16, "ticket_key must be at least 16 bytes"
         assert 0 < self.rank_budget_ms, "rank_budget_ms must be positive"
         assert 0 <= self.rank_overhead_share < 1, "rank_overhead_share must be in [0, 1)"

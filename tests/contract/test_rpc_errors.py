@@ -19,6 +19,7 @@ from relaygr.errors import (
     Refused,
     RelayError,
     Stale,
+    Unidentified,
     Unreachable,
 )
 from relaygr.rpc.status import error_of
@@ -39,6 +40,7 @@ FAULTS = [
     ForeignEpoch("epoch 4"),
     NotHere("user"),
     AccessDenied("tenant"),
+    Unidentified("no certificate"),
     CorruptData("page 3"),
     Unreachable("10.0.0.1:1", "refused"),
     PeerFailed("10.0.0.1:1", "bug"),

@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaygr.client.commands.report import CommandError
+from relaygr.config import ConfigError
+from relaygr.rpc.channel import ChannelPool
+from relaygr.security.settings import TlsPaths, kept_material
+from relaygr.telemetry import Telemetry
 
 CLUSTER_FILE = Path("run") / "cluster.json"
 NOT_RUNNING = "no cluster is running here; start one with: make up"
@@ -36,6 +40,12 @@ class Cluster:
     """Address of the console's page."""
     otlp: str = ""
     """Address of the trace collector."""
+    tls_certificate: str = ""
+    """Path of an operator's or a client's certificate; with the next two, the cluster is spoken to over TLS."""
+    tls_key: str = ""
+    """Path of its key."""
+    tls_ca: str = ""
+    """Path of the authority's certificate."""
 
     @classmethod
     def load(cls, path: Path | None, **overrides: str) -> Self:
@@ -74,6 +84,22 @@ class Cluster:
         if not value:
             raise CommandError(f"no address of the {name} is known; give --{name} host:port, or: make up")
         return value
+
+    @property
+    def tls(self) -> TlsPaths:
+        """The three paths, as the client library takes them."""
+        return TlsPaths(tls_certificate=self.tls_certificate, tls_key=self.tls_key, tls_ca=self.tls_ca)
+
+    def channels(self, telemetry: Telemetry) -> ChannelPool:
+        """For calls to single processes; each says which role it calls.
+
+        Raises:
+            CommandError: TLS files that cannot be used.
+        """
+        try:
+            return ChannelPool(telemetry, tls=kept_material(**self.tls))
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
 
     def load_titles(self) -> dict[int, str]:
         """Item titles; none when there is no file of them."""

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace, cluster: Cluster) -> Report:
     """Forget, and say what was not reached."""
-    async with RelayClient(cluster.trigger or "localhost:1", cluster.need("router"), tenant=arguments.tenant) as client:
+    addresses = cluster.trigger or "localhost:1", cluster.need("router")
+    async with RelayClient(*addresses, tenant=arguments.tenant, **cluster.tls) as client:
         forgotten = await client.forget(arguments.user)
     text = f"erased {forgotten.device_entries} psi on devices, {forgotten.dram_entries} in DRAM"
     if not forgotten.unreached:

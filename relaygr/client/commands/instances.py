@@ -11,8 +11,8 @@ import grpc
 from relaygr.client.commands.cluster import NOT_RUNNING, Cluster
 from relaygr.client.commands.report import CommandError, Report, mebibytes, table
 from relaygr.errors import RelayError
-from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.status import error_of
+from relaygr.security.identity import Role
 from relaygr.telemetry import Telemetry
 from relaygr.v1.ranker_pb2 import DescribeRequest, DescribeResponse, DrainRequest, InstanceState
 from relaygr.v1.ranker_pb2_grpc import RankerServiceStub
@@ -47,7 +47,7 @@ async def drain(arguments: argparse.Namespace, cluster: Cluster) -> Report:
     address = known.get(arguments.instance)
     if address is None:
         raise CommandError(f"no instance {arguments.instance}; there are: {', '.join(sorted(known)) or 'none'}")
-    response = await _call(address, "Drain", DrainRequest(undo=arguments.undo))
+    response = await _call(cluster, address, "Drain", DrainRequest(undo=arguments.undo))
     state = InstanceState.Name(response.state).removeprefix("INSTANCE_STATE_")
     return Report(f"{arguments.instance} is {state}, {response.open_tickets} tickets open")
 
@@ -55,7 +55,7 @@ async def drain(arguments: argparse.Namespace, cluster: Cluster) -> Report:
 async def _described(cluster: Cluster) -> dict[str, DescribeResponse | RelayError]:
     if not cluster.rankers:
         raise CommandError(NOT_RUNNING)
-    calls = (_call(address, "Describe", DescribeRequest()) for address in cluster.rankers)
+    calls = (_call(cluster, address, "Describe", DescribeRequest()) for address in cluster.rankers)
     answers = await asyncio.gather(*calls, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, RelayError):
@@ -63,11 +63,11 @@ async def _described(cluster: Cluster) -> dict[str, DescribeResponse | RelayErro
     return dict(zip(cluster.rankers, answers, strict=True))  # type: ignore[arg-type]
 
 
-async def _call(address: str, method: str, request: Any) -> Any:
+async def _call(cluster: Cluster, address: str, method: str, request: Any) -> Any:
     telemetry = Telemetry.setup("relaygr-cli", "relaygr-cli", None, b"relaygr-cli")
-    pool = ChannelPool(telemetry)
+    pool = cluster.channels(telemetry)
     try:
-        return await getattr(RankerServiceStub(pool.get(address)), method)(request, timeout=TIMEOUT_S)
+        return await getattr(pool.stub(RankerServiceStub, address, Role.RANKER), method)(request, timeout=TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
     finally:

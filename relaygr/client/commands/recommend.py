@@ -49,6 +49,7 @@ async def run(arguments: argparse.Namespace, cluster: Cluster) -> Report:
             telemetry=telemetry,
             arrive_timeout_ms=ARRIVE_TIMEOUT_MS,
             rank_deadline_ms=10_000.0,
+            **cluster.tls,
         ) as client:
             relay = await client.arrive(
                 user=arguments.user,
