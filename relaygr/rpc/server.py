@@ -75,8 +75,8 @@ class RpcServer:
         )
         self._lanes = LaneServer(concurrent_rpcs_max, message_bytes_max=message_bytes_max)
         self._lanes.counts.publish(telemetry)
-        guard = Guard(tls.identity.deployment) if tls is not None else None
-        self._traced = TracedHandlers(telemetry, default_deadline_ns, guard).on(self._server, self._lanes)
+        self._guard = Guard(tls.identity.deployment) if tls is not None else None
+        self._traced = TracedHandlers(telemetry, default_deadline_ns, self._guard).on(self._server, self._lanes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._traced)
         lane_pb2_grpc.add_LaneServiceServicer_to_server(self._lanes, self._traced)
 
