@@ -1,6 +1,6 @@
 """A development authority: one folder with a certificate for each party, made by the openssl command.
 
-    <folder>/ca.pem                  what everybody checks others against
+    <folder>/authority/ca.pem        what everybody checks others against
     <folder>/authority/ca.key        signs; no service needs it
     <folder>/<role>/<name>.pem       a party's certificate
     <folder>/<role>/<name>.key       and its key
@@ -41,7 +41,7 @@ class Authority:
     @property
     def certificate(self) -> Path:
         """Of the authority itself."""
-        return self.folder / "ca.pem"
+        return self.folder / "authority" / "ca.pem"
 
     @property
     def key(self) -> Path:
