@@ -268,6 +268,16 @@ class Cluster:
             is_ready=lambda: self.is_serving(name),
         )
 
+    def describe_ranker(self, name: str, timeout_s: float = 2.0) -> ranker_pb2.DescribeResponse:
+        """A ranker's own description.
+
+        Raises:
+            grpc.RpcError: it does not answer.
+        """
+        with self.channel(name) as channel:
+            stub = ranker_pb2_grpc.RankerServiceStub(channel)
+            return stub.Describe(ranker_pb2.DescribeRequest(), timeout=timeout_s)
+
     def is_serving(self, name: str) -> bool:
         """True when a service's standard health check says SERVING."""
         with self.channel(name) as channel:
@@ -315,7 +325,7 @@ def _says_serving(channel: grpc.Channel) -> bool:
 
 
 def describe_ranker(address: str, timeout_s: float = 2.0) -> ranker_pb2.DescribeResponse:
-    """A ranker's own description.
+    """The own description of a ranker on plain text.
 
     Raises:
         grpc.RpcError: it does not answer.
