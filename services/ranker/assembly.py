@@ -98,11 +98,7 @@ class Ranker:
 
     @classmethod
     def build(
-        cls,
-        config: RankerConfig,
-        telemetry: Telemetry,
-        makers: Makers | None = None,
-        tls: KeptMaterial | None = None,
+        cls, config: RankerConfig, telemetry: Telemetry, makers: Makers | None = None, tls: KeptMaterial | None = None
     ) -> Ranker:
         """Load, measure and wire. Takes seconds: weights, arena, calibration. `tls`: shown to the expander."""
         loop, makers = asyncio.get_running_loop(), makers or Makers()
@@ -113,8 +109,7 @@ class Ranker:
         page_format = _page_format(config, model, arena.shape[0])
         owner = config.instance_id, instance.record.epoch, page_format.identity
         dram = _dram(makers, config, channels, owner, lambda found: ranker.reloads_measured(cost, found))
-        copies = PageCopies(device, arena)
-        metrics = RankerMetrics(telemetry)
+        copies, metrics = PageCopies(device, arena), RankerMetrics(telemetry)
         executor = Executor(
             Schedule(config.jobs_max),
             loop,
