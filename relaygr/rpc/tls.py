@@ -14,7 +14,7 @@ from relaygr.security.material import KeptMaterial, Material
 CONNECTION_AGE_MAX_MS = 600_000
 """A server asks for a new connection after so long, so that a certificate that was replaced is out of use by then."""
 LEAVING_S = 30.0
-"""For calls on a channel whose certificate was replaced."""
+"""Until a channel whose certificate was replaced is closed: longer than calls take."""
 
 
 def server_credentials(kept: KeptMaterial) -> grpc.ServerCredentials:
@@ -60,18 +60,19 @@ class RenewedChannel:
     def __init__(self, kept: KeptMaterial, opened: Callable[[Material], grpc.aio.Channel]) -> None:
         self._kept = kept
         self._opened = opened
-        self._version = kept.current().version
-        self._channel = opened(kept.current())
-        self._leaving: set[asyncio.Task[None]] = set()
+        material = kept.current()
+        self._channel, self._version = opened(material), material.version
+        self._is_closed = False
+        self._leaving: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
     def current(self) -> grpc.aio.Channel:
         """The channel for a call that begins now."""
         material = self._kept.current()
-        if material.version != self._version:
+        if material.version != self._version and not self._is_closed:
             left, self._channel, self._version = self._channel, self._opened(material), material.version
-            leaving = asyncio.get_running_loop().create_task(left.close(LEAVING_S), name="channel: leave")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            leaving = asyncio.get_running_loop().create_task(_leave(left), name="channel: leave")
+            self._leaving[leaving] = left
+            leaving.add_done_callback(self._leaving.pop)
         return self._channel
 
     def unary_unary(self, *arguments: Any, **named: Any) -> RenewedMethod:
@@ -92,13 +93,21 @@ class RenewedChannel:
 
     async def close(self, grace_s: float | None = None) -> None:
         """Close; calls in progress fail, those of the newest channel after `grace_s`."""
-        for leaving in tuple(self._leaving):
-            leaving.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        self._is_closed = True
+        leaving, channels = list(self._leaving), list(self._leaving.values())
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in channels))
         await self._channel.close(grace_s)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.current(), name)
+
+
+async def _leave(channel: grpc.aio.Channel) -> None:
+    await asyncio.sleep(LEAVING_S)
+    await channel.close()
 
 
 class RenewedMethod:

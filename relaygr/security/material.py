@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relaygr.runtime.logs import next_step
+from relaygr.security.caller import expires_unix_s_of
 from relaygr.security.contexts import CurrentContext, client_context, server_context
 from relaygr.security.identity import Identity, Role, server_name_of
 from relaygr.security.proof import proved
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """Between two looks at the files: three calls of the system."""
+ENDS_SOON_S = 7 * 86_400
+"""Before the certificate's end it is said, and once a day from then on."""
+_DAY_S = 86_400
 
 
 class MaterialError(Exception):
@@ -61,6 +65,7 @@ class Material:
     certificate_pem: bytes
     key_pem: bytes
     authority_pem: bytes
+    expires_unix_s: int
     server: ssl.SSLContext
     client: ssl.SSLContext
     version: int = 1
@@ -78,6 +83,7 @@ class KeptMaterial:
         role: which role it must be of; None: any.
         look_s: least time between two looks at the files, seconds.
         clock_s: monotonic seconds.
+        unix_now_s: the clock that certificates expire by.
 
     Raises:
         MaterialError: it cannot be used. Only here: later it is the old material that goes on.
@@ -90,16 +96,20 @@ class KeptMaterial:
         role: Role | None = None,
         look_s: float = LOOK_S,
         clock_s: Callable[[], float] = time.monotonic,
+        unix_now_s: Callable[[], float] = time.time,
     ) -> None:
         self._paths = paths
         self._look_s = look_s
         self._clock_s = clock_s
+        self._unix_now_s = unix_now_s
+        self._told_end_s = float("-inf")
         self._lock = threading.Lock()
         self._seen = _state_of(paths)
         self._material = read_material(paths)
         self._next_look_s = clock_s() + look_s
         if role is not None and self.identity.role is not role:
             raise MaterialError(f"{paths.certificate} is of role {self.identity.role}, and {role} is needed")
+        self._tell_end()
         self._watching = CurrentContext.following(lambda: self.current().server)
 
     @property
@@ -130,7 +140,17 @@ class KeptMaterial:
         """The name that a server of a role proves in this deployment."""
         return server_name_of(role, self.identity.deployment)
 
+    def _tell_end(self) -> None:
+        now_s = self._unix_now_s()
+        left_s = self._material.expires_unix_s - now_s
+        if left_s < ENDS_SOON_S and now_s - self._told_end_s >= _DAY_S:
+            self._told_end_s = now_s
+            text = "%s ends in %.1f days" if left_s > 0 else "%s has ended, %.1f days ago"
+            step = next_step("renew it; the new files are read without a restart, and nothing is called without them")
+            _log.warning(text, self._paths.certificate, abs(left_s) / _DAY_S, extra=step)
+
     def _look(self) -> None:
+        self._tell_end()
         state = _state_of(self._paths)
         if state == self._seen:
             return
@@ -162,6 +182,7 @@ def read_material(paths: MaterialPaths, version: int = 1) -> Material:
         if paths.state() != before:
             raise MaterialError(f"{paths.certificate} changed while it was read")
         identity = proved(server, client)
+        expires_unix_s = expires_unix_s_of(ssl.PEM_cert_to_DER_cert(_first_of(certificate_pem)))
     except ssl.SSLCertVerificationError as error:
         raise MaterialError(f"{paths.certificate}: {error.verify_message} (against {paths.authority})") from error
     except ssl.SSLError as error:
@@ -171,7 +192,14 @@ def read_material(paths: MaterialPaths, version: int = 1) -> Material:
         raise MaterialError(f"{error.filename or paths.certificate}: {error.strerror or error}") from error
     except ValueError as error:
         raise MaterialError(f"{paths.certificate}: {error}") from error
-    return Material(identity, certificate_pem, key_pem, authority_pem, server, client, version)
+    return Material(identity, certificate_pem, key_pem, authority_pem, expires_unix_s, server, client, version)
+
+
+def _first_of(chain: bytes) -> str:
+    """A party's own certificate, before those that lie between it and the authority."""
+    text = chain.decode("ascii", "replace")
+    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
+    return text[begin : end + len(ssl.PEM_FOOTER)]
 
 
 def _state_of(paths: MaterialPaths) -> tuple[tuple[int, int, int], ...]:

@@ -134,6 +134,27 @@ async def test_a_call_on_its_way_ends_on_the_connection_it_began_on(client, part
         assert len(set(served.peers)) == 2
 
 
+async def test_a_channel_that_closes_ends_the_calls_on_the_one_it_left(client, parties, telemetry):
+    async with serving(parties.kept(SERVER_ROLE)) as served:
+        async with pool_of(telemetry, client.kept, has_lanes=False) as pool:
+            began = asyncio.Event()
+
+            async def held():
+                began.set()
+                await asyncio.Event().wait()
+
+            served.before_answer = held
+            stub = pool.stub(RouterServiceStub, served.address)
+            first = asyncio.ensure_future(stub.Rank(REQUEST, timeout=30))
+            await began.wait()
+            client.renew()
+            second = asyncio.ensure_future(stub.Rank(REQUEST, timeout=30))
+            await settled(lambda: len(served.peers) == 2)
+        async with asyncio.timeout(5):
+            ended = await asyncio.gather(first, second, return_exceptions=True)
+        assert all(isinstance(one, grpc.aio.AioRpcError | asyncio.CancelledError) for one in ended)
+
+
 async def test_a_lane_that_is_opened_again_shows_the_new_certificate(client, parties, telemetry):
     async with serving(parties.kept(SERVER_ROLE)) as served, pool_of(telemetry, client.kept) as pool:
         stub, lanes = pool.stub(RouterServiceStub, served.address), pool.get(served.address)._lanes
@@ -216,6 +237,20 @@ def test_files_are_looked_at_no_more_often_than_said(server):
     assert kept.current().version == 1
     now_s[0] = 1.0
     assert kept.current().version == 2
+
+
+def test_an_end_that_comes_near_is_told_once_a_day(server, caplog):
+    ends_s = server.kept.current().expires_unix_s
+    now_s = [ends_s - 8 * 86_400.0]
+    kept = KeptMaterial(server.paths, look_s=0.0, unix_now_s=lambda: now_s[0])
+    told = []
+    with caplog.at_level(logging.WARNING, logger="relaygr.security.material"):
+        for _ in range(20):
+            kept.current()
+            told.append(len(caplog.records))
+            now_s[0] += 43_200.0
+    assert told == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9]
+    assert "has ended" in caplog.records[-1].getMessage() and caplog.records[-1].next_step
 
 
 @pytest.mark.parametrize(
