@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from relaygr.security.identity import SERVERS, Identity, Role, identity_of
@@ -99,3 +102,11 @@ def test_a_method_that_is_not_in_the_list_is_nobodys() -> None:
 
 def test_servers_are_those_that_are_called() -> None:
     assert set(Role) - SERVERS == {Role.CLIENT, Role.OPERATOR}
+
+
+def test_the_page_says_what_the_list_says() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "security.md").read_text()
+    said = {}
+    for methods, roles in re.findall(r"^\| (`\w+/\w+`.*?) \| (.*?) \|$", page, re.MULTILINE):
+        said.update({name: set(roles.split(", ")) for name in re.findall(r"`(.*?)`", methods)})
+    assert said == {name.rpartition(".")[2]: {*map(str, roles)} for name, roles in ALLOWED.items()}
