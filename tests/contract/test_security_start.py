@@ -111,6 +111,7 @@ def test_renewing_one_leaves_the_others(tmp_path, capsys):
         (("--party", "ranker/a b"), "name 'a b'"),
         (("--deployment", "Prod"), "deployment 'Prod'"),
         (("--days", "0"), "--days must be at least 1"),
+        (("--renew", "ranker/ranker-1"), "nothing to renew under"),
     ],
 )
 def test_what_cannot_be_made_is_said(tmp_path, capsys, options, text):

@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> Report:
     renewed = [_identity(arguments.deployment, text) for text in arguments.renew or ()]
     if renewed:
         parties = renewed
+        if not authority.key.exists():
+            raise CommandError(f"{authority.key} is not there: nothing to renew under; give another --out")
     try:
         is_new = authority.create()
         rows = [_row(authority, identity, identity in renewed or is_new, arguments.days) for identity in parties]
