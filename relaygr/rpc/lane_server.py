@@ -209,12 +209,12 @@ class _ServedLane(Framed):
         """Expect the greeting."""
         super().connection_made(transport)
         self._peer = str(transport.get_extra_info("peername"))
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self._auth_context = auth_context_of(tls)
         if not self._server.opened(self):
             self.abort()
         self._loop.call_later(GREETING_S, self._must_be_greeted)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self._auth_context = auth_context_of(tls)
 
     def heard(self, frame: bytes) -> None:
         """The greeting, a call, or the end of one."""

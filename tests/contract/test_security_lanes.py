@@ -97,6 +97,12 @@ async def test_a_lane_on_plain_text_is_cut_off(parties, served):
     assert not served.calls and not served.server._lanes._lanes
 
 
+async def test_who_begins_no_handshake_is_cut_off(parties, served):
+    where = await opened(parties, served)
+    async with bare_tls(where.port, None) as lane:
+        assert await lane.heard_to_the_end() == b""
+
+
 async def test_the_token_is_asked_for_beside_the_certificate(parties, served):
     where = await opened(parties, served)
     async with bare_tls(where.port, parties.context(parties.of(Role.CLIENT))) as lane:
