@@ -110,14 +110,7 @@ class Ranker:
         owner = config.instance_id, instance.record.epoch, page_format.identity
         dram = _dram(makers, config, channels, owner, lambda found: ranker.reloads_measured(cost, found))
         copies, metrics = PageCopies(device, arena), RankerMetrics(telemetry)
-        executor = Executor(
-            Schedule(config.jobs_max),
-            loop,
-            settings=lambda: device_thread_settings(left_to_torch(model, config.threads), device),
-            observe=lambda job, outcome: ranker.worked(job, outcome),
-            step_ended=device.step_ended,
-            ask_to_yield=getattr(model, "ask_to_yield", None) or (lambda is_asking: None),
-        )
+        executor = _executor(config, loop, model, device, lambda job, outcome: ranker.worked(job, outcome))
         residency = _residency(makers.residency, config, arena, cost)
         productions = Productions(
             model=model,
@@ -336,6 +329,23 @@ def _record(config: RankerConfig, model: RelayModel, arena: torch.Tensor, cost: 
         device_budget_bytes=arena.shape[0] * model.page_elements * arena.element_size(),
         pre_infer_share=config.pre_infer_share,
         state=InstanceState.READY,
+    )
+
+
+def _executor(
+    config: RankerConfig,
+    loop: asyncio.AbstractEventLoop,
+    model: RelayModel,
+    device: Device,
+    observe: Callable[[Job, Outcome], None],
+) -> Executor:
+    return Executor(
+        Schedule(config.jobs_max),
+        loop,
+        settings=lambda: device_thread_settings(left_to_torch(model, config.threads), device),
+        observe=observe,
+        step_ended=device.step_ended,
+        ask_to_yield=getattr(model, "ask_to_yield", None) or (lambda is_asking: None),
     )
 
 
