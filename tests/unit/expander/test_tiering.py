@@ -2,98 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from relaygr.domain.identity import PsiKey, UserKey
-from services.expander.core.effects import Found, ProbeLock, StoreGrant, StoreRefusal
-from services.expander.core.entries import Content
+from relaygr.domain.identity import UserKey
+from services.expander.core.effects import ProbeLock, StoreGrant, StoreRefusal
 from services.expander.core.events import LockProbed
-from services.expander.core.limits import TieringLimits
-from services.expander.core.tiering import Tiering
-
-LIMITS = TieringLimits(
-    block_bytes=10,
-    block_count=10,
-    owners_max=3,
-    entries_max=8,
-    pins_max=4,
-    pinned_blocks_max=8,
-    stores_max=3,
-    stores_per_owner_max=2,
-    staging_blocks_max=8,
-    tenant_blocks_max=10,
-    tombstones_max=2,
-    owner_lapse_ns=100,
-    probe_ns=10,
-    pin_ns=50,
-    store_ns=60,
-    entry_age_ns=1_000,
-    tombstone_ns=500,
-)
-CHAIN = b"c"
-
-
-def key_of(user: str = "u", tenant: str = "t") -> PsiKey:
-    return PsiKey(UserKey(tenant, user), "m", 0)
-
-
-class Stamps(dict):
-    """Who may use which block, as a reader would see it."""
-
-    def stamp(self, blocks, generation):
-        self.update(dict.fromkeys(blocks, generation))
-
-    def clear(self, blocks):
-        for block in blocks:
-            self.pop(block, None)
-
-
-class Host:
-    """A core with two rankers attached, and a clock."""
-
-    def __init__(self, **changes: int):
-        self.stamps = Stamps()
-        self.core = Tiering(replace(LIMITS, **changes), stamps=self.stamps)
-        self.now = 0
-        self.a, self.b = self.attach("a"), self.attach("b")
-
-    def attach(self, owner: str, epoch: int = 1) -> int | None:
-        return self.core.attach(owner, epoch, self.now)
-
-    def prepare(self, user: str = "u", blocks: int = 2, tokens: int = 5, by: int | None = None, chain: bytes = CHAIN):
-        index = self.a if by is None else by
-        return self.core.prepare_store(index, key_of(user), tokens, chain, blocks * 10, self.now)
-
-    def complete(self, grant: StoreGrant, tokens: int = 5, by: int | None = None, chain: bytes = CHAIN, **changes):
-        content = Content(tokens, chain, len(grant.blocks) * 10, b"d", "trace")
-        index = self.a if by is None else by
-        written = changes.get("written", True)
-        return self.core.complete_store(index, grant.store_id, written, content, self.now)
-
-    def store(self, user: str = "u", blocks: int = 2, tokens: int = 5) -> StoreGrant:
-        grant = self.prepare(user, blocks, tokens)
-        assert isinstance(grant, StoreGrant), grant
-        assert self.complete(grant, tokens)
-        return grant
-
-    def lookup(self, user: str = "u") -> Found | None:
-        return self.core.lookup(self.a, key_of(user), self.now)
-
-    def end(self, found: Found, verified: bool = True) -> bool:
-        return self.core.complete_load(self.a, found.pin_id, verified, self.now)
-
-    def free(self) -> int:
-        self.core.check()
-        self.core.check_sums()
-        return self.core.occupancy().free_blocks
-
-    def beat(self, until: int):
-        while self.now < until:
-            self.now = min(until, self.now + 20)
-            self.attach("a")
-            self.attach("b")
+from tests.unit.expander.tiering_host import CHAIN, Host, key_of
 
 
 @pytest.fixture
@@ -217,57 +131,6 @@ def test_a_longer_entry_replaces_a_shorter_one_and_a_shorter_is_refused(host):
     assert not host.end(old), "who found the old one may not use it any more"
     assert host.core.counters["corrupt"] == 0
     assert host.core.occupancy().doomed_blocks == 0 and host.free() == 8
-
-
-@pytest.mark.parametrize("is_pinned", [False, True], ids=["idle", "pinned"])
-@pytest.mark.parametrize("how", ["replaced", "aged", "forgotten", "bad"])
-def test_blocks_bear_an_entrys_stamp_exactly_while_it_can_be_found(host, how, is_pinned):
-    grant = host.store("u")
-    bearing = lambda: {block for block, generation in host.stamps.items() if generation == grant.generation}  # noqa: E731
-    assert bearing() == set(grant.blocks)
-    pin = host.lookup("u") if is_pinned else None
-    match how:
-        case "replaced":
-            host.store("u", tokens=6)
-        case "aged":
-            host.beat(LIMITS.entry_age_ns)
-            host.lookup("other")
-        case "forgotten":
-            host.core.evict(key_of("u").owner, host.now)
-        case "bad":
-            assert not host.core.complete_unpinned(host.a, key_of("u"), grant.generation, False, host.now)
-    assert not bearing()
-    if pin is not None:
-        host.end(pin)
-    assert not bearing()
-
-
-def test_a_read_without_a_pin_counts_as_a_use(host):
-    first = host.store("u")
-    host.store("v")
-    host.now = 7
-    assert host.core.complete_unpinned(host.a, key_of("u"), first.generation, True, host.now)
-    assert host.core.counters["hit"] == 1
-    assert [entry.key for entry in host.core._entries.idle()] == [key_of("v"), key_of("u")]
-    assert host.core._entries.find(key_of("u")).used_ns == 7
-
-
-def test_a_read_without_a_pin_of_what_is_gone_changes_nothing(host):
-    gone = host.store("u").generation
-    host.store("u", tokens=6)
-    for verified in (True, False):
-        assert not host.core.complete_unpinned(host.a, key_of("u"), gone, verified, host.now)
-        assert not host.core.complete_unpinned(host.a, key_of("nobody"), gone, verified, host.now)
-    assert host.lookup("u").content.tokens == 6
-    assert host.core.counters["unpinned_gone"] == 4 and host.core.counters["corrupt"] == 0
-
-
-def test_a_read_without_a_pin_leaves_the_pins_of_others(host):
-    grant = host.store("u")
-    pin = host.lookup("u")
-    assert host.core.complete_unpinned(host.b, key_of("u"), grant.generation, True, host.now)
-    assert host.core.occupancy().pins == 1 and host.end(pin)
-    assert host.free() == 8
 
 
 def test_a_rewritten_history_of_equal_length_replaces(host):
