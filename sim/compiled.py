@@ -1,8 +1,9 @@
 """The same simulator, compiled, for millions of requests: `python -m sim.compiled sim.large --requests 2000000`.
 
 Cores and simulator go through mypyc: the sources are copied into a folder named after their content, and compiled
-there; nothing of it is seen by services or tests. What is computed is the same, to the hash of a run. It takes a C
-compiler and two minutes, once for each state of the sources.
+there, with the methods of their data classes written out (constructors.py); nothing of it is seen by services or tests.
+What is computed is the same, to the hash of a run. It takes a C compiler and two minutes, once for each state of the
+sources.
 
 Source: design, section 8.
 """
@@ -17,12 +18,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sim.constructors import with_constructors
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "sim"
 PACKAGES = ("relaygr", "services", "bench", "sim")
 COMPILED = ("services/*/core/*.py", "relaygr/domain/*.py", "sim/*.py", "sim/nodes/*.py")
 LEFT_OUT = (
-    *("__init__.py", "__main__.py", "violations.py", "compiled.py", "large.py", "many.py", "report.py"),
+    *("__init__.py", "__main__.py", "violations.py", "compiled.py", "constructors.py"),
+    *("large.py", "many.py", "report.py"),
     *("fidelity.py", "fidelity_table.py", "machine.py", "measured.py", "planned.py"),
     *("account.py", "comparison.py", "scenario.py", "story.py"),
 )
@@ -65,7 +69,10 @@ def prepared() -> Path:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.md"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    _compile(folder, modules(folder))
+    files = modules(folder)
+    for name in files:
+        (folder / name).write_text(with_constructors((folder / name).read_text()))
+    _compile(folder, files)
     (folder / DONE).touch()
     return folder
 
