@@ -6,17 +6,15 @@ aside: it runs when nothing else is there to do. Else one job that is late makes
 only when the device is idle. When there is more than can be done for long, what was set aside ends with its deadline.
 A job with little time between the two keeps its place.
 
-Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner
-takes it, and then finishes it or puts it back. Work that is late and may be dropped leaves
-the table wherever it stands in its queue: computing it would only make others late. When
-the table is full, pre-infers are shed for ranks. What was dropped or shed is handed out
-once, by the next `take` or `expire`.
+Decides order, yielding and dropping; runs nothing. A job is waiting or running; its owner takes it, and then finishes
+it or puts it back. Work that is late and may be dropped leaves the table wherever it stands in its queue: computing
+it would only make others late. When the table is full, pre-infers are shed for ranks. What was dropped or shed is
+handed out once, by the next `take` or `expire`.
 
-A rank that waits for a job lends it a class just below its own, and its deadline (`promote`). The
-loan ends when the rank takes it back (`demote`) or its deadline passes; the job then goes on as what
-it is. Below its own, since a rank on psi takes a third of what a production does: when
-newcomers meet, those whose psi is ready should not wait behind them. For the same reason an append of a
-few tokens goes before full ranks and long pre-infers.
+A rank that waits for a job lends it a class just below its own, and its deadline (`promote`). The loan ends when the
+rank takes it back (`demote`) or its deadline passes; the job then goes on as what it is. Below its own, since a rank
+on psi takes a third of what a production does: when newcomers meet, those whose psi is ready should not wait behind
+them. For the same reason an append of a few tokens goes before full ranks and long pre-infers.
 
 A job that is put back has begun and holds its working memory. So that few do, a class goes
 on with one that has begun once `begun_max` have, even before an earlier deadline.
@@ -174,8 +172,11 @@ class Schedule:
         """The job to run now, and those dropped; the caller answers for the dropped ones."""
         dropped = self.expire(now_ns)
         self._sort_out(now_ns)
-        place = next((place for job_class in CLASSES if (place := self._next(job_class, now_ns)) is not None), None)
-        place = place or self._next_aside()
+        for job_class in CLASSES:
+            if (place := self._next(job_class, now_ns)) is not None:
+                break
+        else:
+            place = self._next_aside()
         if place is None:
             return None, dropped
         self._running[place.job.job_id] = self._unqueue(place.job.job_id)

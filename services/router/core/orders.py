@@ -38,6 +38,8 @@ class SlotOrders:
 
     def renew(self, weights: Mapping[str, int]) -> None:
         """Other instances, or other weights."""
+        if weights == self._weights:
+            return
         changed = [
             each for each in self._weights.keys() | weights.keys() if self._weights.get(each) != weights.get(each)
         ]
