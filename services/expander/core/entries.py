@@ -213,22 +213,33 @@ class Entries:
 
     def check(self) -> None:
         """Assert that the tables agree with each other."""
-        published, doomed = self._published.values(), self._doomed.values()
-        assert all(entry.is_published and entry.key == key for key, entry in self._published.items())
-        assert all(not entry.is_published and entry.pins > 0 for entry in doomed), "doomed and held by nobody"
-        assert all(entry.pins >= 0 for entry in published)
-        idle = {entry.generation for entry in published if entry.pins == 0}
-        assert idle == set(self._idle), "idle is not the published entries without pins"
-        by_holder = {(holder, entry.generation) for entry in self._idle.values() for holder in entry.holders}
-        assert by_holder == {(holder, g) for holder, table in self._idle_by_holder.items() for g in table}
-        assert self._idle_blocks == sum(len(entry.blocks) for entry in self._idle.values())
-        assert self._published_blocks == sum(len(entry.blocks) for entry in published)
-        assert self._doomed_blocks == sum(len(entry.blocks) for entry in doomed)
-        pinned = sum(len(entry.blocks) for entry in self.held() if entry.pins)
-        assert pinned == self._pinned_blocks <= self._pinned_blocks_max
-        assert {entry.generation for entry in self.held()} == {g for t in self._by_user.values() for g in t}
-        ages = [entry.expires_ns for entry in published]
-        assert ages == sorted(ages), "entries are not in order of age"
+        held = listed = idle_blocks = published_blocks = pinned_blocks = doomed_blocks = before_ns = 0
+        for key, entry in self._published.items():
+            assert entry.is_published and (entry.key is key or entry.key == key)
+            assert before_ns <= entry.expires_ns, "entries are not in order of age"
+            assert (entry.pins == 0) == (entry.generation in self._idle), "idle is not what is published and unpinned"
+            assert entry.generation in self._by_user.get(key.owner, ())
+            before_ns = entry.expires_ns
+            published_blocks += len(entry.blocks)
+            if entry.pins:
+                assert entry.pins > 0
+                pinned_blocks += len(entry.blocks)
+                continue
+            held += 1
+            idle_blocks += len(entry.blocks)
+            for holder in entry.holders:
+                listed += 1
+                assert entry.generation in self._idle_by_holder.get(holder, ())
+        assert held == len(self._idle), "idle is not what is published and unpinned"
+        assert listed == sum(map(len, self._idle_by_holder.values()))
+        for entry in self._doomed.values():
+            assert not entry.is_published and entry.pins > 0, "doomed and held by nobody"
+            assert entry.generation in self._by_user.get(entry.key.owner, ())
+            doomed_blocks += len(entry.blocks)
+        assert len(self) == sum(map(len, self._by_user.values()))
+        sums = (idle_blocks, published_blocks, doomed_blocks, pinned_blocks + doomed_blocks)
+        assert sums == (self._idle_blocks, self._published_blocks, self._doomed_blocks, self._pinned_blocks)
+        assert self._pinned_blocks <= self._pinned_blocks_max
 
 
 def _remove(tables: dict[_K, dict[int, Entry]], key: _K, generation: int) -> None:

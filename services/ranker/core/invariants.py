@@ -5,6 +5,7 @@ Source: design, section 5, invariants I1, I3, I4, I7.
 
 from __future__ import annotations
 
+from relaygr.domain.identity import PsiKey
 from services.ranker.core.books import Books, RankState
 from services.ranker.core.counters import RACE_COUNTERS
 from services.ranker.core.entries import Entry
@@ -16,15 +17,18 @@ from services.ranker.core.pages import pages_of
 def check(books: Books, idle_pages: int) -> None:
     """Assert them all."""
     _check_bounds(books)
-    books.pages.check([page_id for entry in books.entries.by_id.values() for page_id in entry.page_ids])
+    owned: list[int] = []
     for entry in books.entries.by_id.values():
         _check_entry(books, entry)
+        _check_tickets_of(books, entry)
+        _check_waits_of(books, entry)
+        owned += entry.page_ids
+    books.pages.check(owned)
     _check_index(books)
     _check_tickets(books)
     _check_ranks(books)
     _check_eviction(books, idle_pages)
-    for name in RACE_COUNTERS:
-        assert books.counters[name] == 0, f"{name} is {books.counters[name]}"
+    _check_races(books)
 
 
 def check_touched(books: Books, touched: list[Entry]) -> None:
@@ -36,6 +40,11 @@ def check_touched(books: Books, touched: list[Entry]) -> None:
             _check_tickets_of(books, entry)
             _check_waits_of(books, entry)
             assert entry.state == PsiState.LEAVING or books.entries.by_key[entry.key] is entry
+    _check_races(books)
+
+
+def _check_races(books: Books) -> None:
+    """What cannot happen did not."""
     for name in RACE_COUNTERS:
         assert books.counters[name] == 0, f"{name} is {books.counters[name]}"
 
@@ -86,25 +95,26 @@ def _check_entry(books: Books, entry: Entry) -> None:
 def _check_index(books: Books) -> None:
     """I4: one entry per key, one job per entry."""
     entries = books.entries
-    matched = [entry for entry in entries.by_id.values() if entry.state != PsiState.LEAVING]
-    assert len(matched) == len(entries.by_key)
-    assert all(entries.by_key[entry.key] is entry for entry in matched)
-    assert sum(entries.leaving.values()) == len(entries.by_id) - len(matched)
-    resting = [entry for entry in matched if entry.state in (PsiState.RESIDENT, PsiState.SPILLING)]
-    assert entries.resting_count == len(resting)
-    with_job = [entry for entry in entries.by_id.values() if entry.job_id is not None]
-    assert len(with_job) == len(entries.by_job)
-    producing = [entry.key for entry in with_job]
-    assert len(producing) == len(set(producing)), "two producers of one key"
+    matched = resting = 0
+    producing: set[PsiKey] = set()
+    for entry in entries.by_id.values():
+        if entry.state != PsiState.LEAVING:
+            assert entries.by_key[entry.key] is entry
+            matched += 1
+            resting += entry.state in (PsiState.RESIDENT, PsiState.SPILLING)
+        if entry.job_id is not None:
+            assert entries.by_job[entry.job_id] is entry
+            assert entry.key not in producing, "two producers of one key"
+            producing.add(entry.key)
+    assert matched == len(entries.by_key)
+    assert sum(entries.leaving.values()) == len(entries.by_id) - matched
+    assert entries.resting_count == resting
+    assert len(producing) == len(entries.by_job)
 
 
 def _check_tickets(books: Books) -> None:
     """I1, I7: an open ticket holds an entry that is there, and nothing else holds as a ticket."""
-    held = 0
-    for entry in books.entries.by_id.values():
-        held += len(entry.tickets)
-        _check_tickets_of(books, entry)
-    assert held == len(books.tickets.open)
+    assert sum(len(entry.tickets) for entry in books.entries.by_id.values()) == len(books.tickets.open)
     assert not books.tickets.open.keys() & books.tickets.closed.keys()
 
 
@@ -126,8 +136,6 @@ def _check_ranks(books: Books) -> None:
             assert agrees(entry.chain, entry.leases.get(rank.rank_id, rank.need_tokens), rank.chain)
             assert (rank.rank_id in entry.joiners) == (rank.state == RankState.WAITING)
             assert (rank.rank_id in entry.leases) == (rank.state == RankState.LEASED)
-    for entry in books.entries.by_id.values():
-        _check_waits_of(books, entry)
 
 
 def _check_waits_of(books: Books, entry: Entry) -> None:
@@ -140,6 +148,6 @@ def _check_eviction(books: Books, idle_pages: int) -> None:
     """I1: exactly what nothing holds may be evicted."""
     listed = list(books.policy.victims())
     idle = [entry for entry in books.entries.by_id.values() if not entry.is_held]
-    assert sorted(listed) == [entry.entry_id for entry in sorted(idle, key=lambda entry: entry.entry_id)]
+    assert len(listed) == len(idle) and set(listed) == {entry.entry_id for entry in idle}
     assert all(entry.is_idle for entry in idle)
     assert idle_pages == sum(len(entry.page_ids) for entry in idle)
