@@ -45,6 +45,8 @@ class Checks:
         self._events = 0
         self.everything: Callable[[], list[Checked]] = list
         self.done = 0
+        self.whole = 0
+        """Times that everything was checked."""
 
     def touch(self, machine: Checked) -> None:
         """An event has reached this machine."""
@@ -76,6 +78,7 @@ class Checks:
         for machine in self.everything():
             machine.check()
             self.done += 1
+        self.whole += 1
 
 
 def demand(holds: bool, rule: str, text: str) -> None:

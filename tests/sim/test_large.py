@@ -1,6 +1,7 @@
 """Large runs: what they hash, what they check, and what they say of themselves."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from services.ranker.core.effects import Accept, Acceptance, RankOnPsi, StartLoo
 from services.ranker.core.residency import Residency
 from services.router.core.orders import KEPT, SlotOrders
 from services.router.core.slots import ring_order
-from sim import large
+from sim import checks, large
 from sim.chains import LogChain
 from sim.cluster import Cluster
 from sim.compiled import ROOT, digest_of, modules
@@ -80,6 +81,26 @@ def test_a_large_run_checks_what_each_event_touched(monkeypatch):
     with pytest.raises(AssertionError):
         cluster.kernel.run(3_000_000_000)
     assert count < 510
+
+
+def test_everything_is_checked_at_each_step_of_a_large_run(monkeypatch):
+    monkeypatch.setattr(large, "STEP_REQUESTS", 200)
+    cluster = Cluster(large.sized(8, 3.0, 5))
+    kinds = Counter(type(machine).__name__ for machine in cluster._machines())
+    assert kinds == {"Residency": 8, "Schedule": 8, "Tiering": 1, "Binding": 1, "Admission": 1}
+    large.run_telling(cluster)
+    assert cluster.checks.whole == 6, "960 requests, and once more at the end"
+
+
+def test_what_breaks_where_no_event_looks_is_found_at_the_next_step(monkeypatch):
+    monkeypatch.setattr(large, "STEP_REQUESTS", 200)
+    monkeypatch.setattr(checks, "EVERY", 10**9)
+    cluster = Cluster(large.sized(8, 3.0, 5))
+    books = cluster.rankers["ranker-0003"].core._books
+    cluster.kernel.after(1_000_000_000, lambda: books.pages._free.pop())
+    with pytest.raises(AssertionError, match="pages leaked"):
+        large.run_telling(cluster)
+    assert cluster.kernel.now_ns < 2_000_000_000
 
 
 def test_the_first_of_a_slot_among_equals_are_those_of_its_whole_order():
