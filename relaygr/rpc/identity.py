@@ -78,21 +78,26 @@ def _values(source: Any, shape: type) -> dict[str, Any]:
     return {name: getattr(source, name) for name in shape.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def user_key_of(tenant: str, user: str) -> UserKey:
+def user_key_of(tenant: str, user: str, within: str = "") -> UserKey:
     """The user a request names; an empty tenant is the default one.
 
+    Args:
+        tenant: its field.
+        user: its field.
+        within: path of the message that holds both, with a dot at its end; empty: the request itself.
+
     Raises:
-        InvalidRequest: field "tenant" or "user".
+        InvalidRequest: field "tenant" or "user", below `within`.
     """
     if not user:
-        raise InvalidRequest("user", "must not be empty")
+        raise InvalidRequest(f"{within}user", "must not be empty")
     if len(user.encode()) > USER_BYTES_MAX:
-        raise InvalidRequest("user", f"longer than {USER_BYTES_MAX} bytes")
+        raise InvalidRequest(f"{within}user", f"longer than {USER_BYTES_MAX} bytes")
     if len(tenant.encode()) > TENANT_BYTES_MAX:
-        raise InvalidRequest("tenant", f"longer than {TENANT_BYTES_MAX} bytes")
+        raise InvalidRequest(f"{within}tenant", f"longer than {TENANT_BYTES_MAX} bytes")
     if "\x00" in user or "\x00" in tenant:
         # Tenant and user are hashed with a zero byte between them.
-        raise InvalidRequest("tenant" if "\x00" in tenant else "user", "holds a zero byte")
+        raise InvalidRequest(within + ("tenant" if "\x00" in tenant else "user"), "holds a zero byte")
     return UserKey(tenant=tenant or TENANT_DEFAULT, user=user)
 
 

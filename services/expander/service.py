@@ -197,31 +197,31 @@ class ExpanderService(ExpanderServiceServicer):
         return now_ns
 
 
-def key_of(key: pb.EntryKey) -> PsiKey:
-    """The key a request names.
+def key_of(key: pb.EntryKey, path: str = "key") -> PsiKey:
+    """The key a request names; `path` is where in the request it is.
 
     Raises:
         InvalidRequest: by its field's name.
     """
-    owner = user_key_of(key.tenant, key.user)
+    owner = user_key_of(key.tenant, key.user, f"{path}.")
     model = model_from_pb(key.model)
     for name in ("name", "version", "weights_digest", "dtype", "layout"):
-        _check_text(f"key.model.{name}", getattr(model, name), MODEL_FIELD_CHARS_MAX)
+        _check_text(f"{path}.model.{name}", getattr(model, name), MODEL_FIELD_CHARS_MAX)
     return PsiKey(owner, model.key, key.anchor)
 
 
-def content_of(content: pb.EntryContent) -> Content:
-    """What a request says that an entry holds.
+def content_of(content: pb.EntryContent, path: str = "content") -> Content:
+    """What a request says that an entry holds; `path` is where in the request it is said.
 
     Raises:
         InvalidRequest: by its field's name.
     """
-    _check_size(content.length_bytes, content.token_count, content.chain_digest, "content.")
+    _check_size(content.length_bytes, content.token_count, content.chain_digest, f"{path}.")
     if len(content.content_digest) != DIGEST_BYTES:
-        raise InvalidRequest("content.content_digest", f"must be {DIGEST_BYTES} bytes")
+        raise InvalidRequest(f"{path}.content_digest", f"must be {DIGEST_BYTES} bytes")
     trace = content.producer_traceparent
     if len(trace) > TRACEPARENT_CHARS_MAX:
-        raise InvalidRequest("content.producer_traceparent", f"longer than {TRACEPARENT_CHARS_MAX} characters")
+        raise InvalidRequest(f"{path}.producer_traceparent", f"longer than {TRACEPARENT_CHARS_MAX} characters")
     return Content(content.token_count, content.chain_digest, content.length_bytes, content.content_digest, trace)
 
 

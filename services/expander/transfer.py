@@ -114,7 +114,7 @@ class TransferService(TransferServiceServicer):
         first = await _read(context)
         if first is None or not first.HasField("find"):
             raise InvalidRequest("find", "must be the first message")
-        key, index = key_of(first.find), self._owner.attached()
+        key, index = key_of(first.find, "find"), self._owner.attached()
         found = self._tiering.lookup(index, key, self._clock())
         self._metrics.looked_up("HIT" if found else "MISS")
         if found is None:
@@ -168,9 +168,9 @@ class TransferService(TransferServiceServicer):
         first = await _read(context)
         if first is None or not first.HasField("begin"):
             raise InvalidRequest("begin", "must be the first message")
-        key, content = key_of(first.begin.key), content_of(first.begin.content)
+        key, content = key_of(first.begin.key, "begin.key"), content_of(first.begin.content, "begin.content")
         if content.length_bytes > self._limits.entry_bytes_max:
-            raise InvalidRequest("content.length_bytes", f"above {self._limits.entry_bytes_max}")
+            raise InvalidRequest("begin.content.length_bytes", f"above {self._limits.entry_bytes_max}")
         if key in self._storing:
             # The core gives one owner one grant for one content: two streams would write the same blocks.
             await self._refuse(StoreRefusal.BUSY, context)
@@ -216,9 +216,9 @@ class TransferService(TransferServiceServicer):
             self._metrics.moved("STORE", len(message.chunk.data))
         if pieces.left_bytes:
             said, came = content.length_bytes, pieces.done_bytes
-            raise InvalidRequest("content.length_bytes", f"is {said}, and {came} bytes came")
+            raise InvalidRequest("begin.content.length_bytes", f"is {said}, and {came} bytes came")
         if digest.digest() != content.content_digest:
-            raise CorruptData("content.content_digest: is not that of the bytes that came")
+            raise CorruptData("begin.content.content_digest: is not that of the bytes that came")
 
     async def _refuse(self, refusal: StoreRefusal, context: grpc.aio.ServicerContext) -> None:
         self._metrics.stored(refusal.name)
@@ -263,4 +263,4 @@ def _check_chunk(chunk: pb.Chunk, pieces: Pieces) -> None:
     if not 0 < len(chunk.data) <= CHUNK_BYTES:
         raise InvalidRequest("chunk.data", f"must be from 1 to {CHUNK_BYTES} bytes")
     if len(chunk.data) > pieces.left_bytes:
-        raise InvalidRequest("chunk.data", "goes beyond content.length_bytes")
+        raise InvalidRequest("chunk.data", "goes beyond begin.content.length_bytes")

@@ -105,7 +105,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.PreInferResponse:
         """Accept or decline a production; the work runs on."""
         claims = decode_ticket(request.ticket, self._ticket_key)
-        owner = user_key_of(claims.tenant, claims.user)
+        owner = user_key_of(claims.tenant, claims.user, "ticket.claims.")
         if request.history.HasField("cut") and request.history.cut != claims.cut:
             raise InvalidRequest("history.cut", "differs from the ticket's")
         answer = self._pre_infer(claims, owner, request.history)

@@ -43,9 +43,9 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
 @pytest.mark.parametrize(
     ("field", "changes"),
     [
-        ("user", {"key": key_pb(user="")}),
-        ("user", {"key": key_pb(user="x" * 129)}),
-        ("tenant", {"key": key_pb(tenant="x" * 65)}),
+        ("key.user", {"key": key_pb(user="")}),
+        ("key.user", {"key": key_pb(user="x" * 129)}),
+        ("key.tenant", {"key": key_pb(tenant="x" * 65)}),
         ("key.model.name", {"key": key_pb(model=None)}),
         ("length_bytes", {"length_bytes": 0}),
         ("token_count", {"token_count": 0}),

@@ -119,7 +119,7 @@ async def test_a_new_boot_knows_nothing_of_what_was_remembered(world: World) -> 
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"generation": 0}, "generation"), ({"key": pb.EntryKey()}, "user")],
+    [({"generation": 0}, "generation"), ({"key": pb.EntryKey()}, "key.user")],
     ids=["no generation", "no key"],
 )
 async def test_an_end_without_a_pin_says_of_what(world: World, change: dict[str, object], field: str) -> None:

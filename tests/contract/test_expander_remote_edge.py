@@ -66,10 +66,10 @@ async def store_of(world: RemoteWorld, *messages: transfer_pb2.StoreRequest) -> 
         ("begin", [chunk_of(DATA)]),
         ("begin", []),
         ("chunk", [begin_of(DATA), begin_of(DATA)]),
-        ("user", [transfer_pb2.StoreRequest(begin=transfer_pb2.StoreBegin(key=key_pb("")))]),
-        ("content.content_digest", [begin_of(DATA, content_digest=b"x")]),
-        ("content.length_bytes", [begin_of(DATA, length_bytes=2**40)]),
-        ("content.length_bytes", [begin_of(DATA), chunk_of(DATA[:-1])]),
+        ("begin.key.user", [transfer_pb2.StoreRequest(begin=transfer_pb2.StoreBegin(key=key_pb("")))]),
+        ("begin.content.content_digest", [begin_of(DATA, content_digest=b"x")]),
+        ("begin.content.length_bytes", [begin_of(DATA, length_bytes=2**40)]),
+        ("begin.content.length_bytes", [begin_of(DATA), chunk_of(DATA[:-1])]),
         ("chunk.offset_bytes", [begin_of(DATA), chunk_of(DATA[10_000:], 10_000)]),
         ("chunk.offset_bytes", [begin_of(DATA), chunk_of(DATA[:9]), chunk_of(DATA[:9])]),
         ("chunk.data", [begin_of(DATA), chunk_of(b"")]),
@@ -89,7 +89,7 @@ async def test_a_bad_store_is_refused_by_its_fields_name(
 async def test_bytes_that_are_not_those_of_the_digest_are_not_stored(world: RemoteWorld) -> None:
     call = await store_of(world, begin_of(DATA), chunk_of(bytes(len(DATA))))
     code, details = await said_after_all(call)
-    assert code is grpc.StatusCode.DATA_LOSS and details.startswith("content.content_digest: ")
+    assert code is grpc.StatusCode.DATA_LOSS and details.startswith("begin.content.content_digest: ")
     assert (ERROR_METADATA_KEY, "CorruptData") in list(await call.trailing_metadata())
     await until(lambda: world.is_at_rest)
     assert world.tiering.occupancy().entries == 0
@@ -100,8 +100,8 @@ async def test_bytes_that_are_not_those_of_the_digest_are_not_stored(world: Remo
     [
         ("find", [TAKE]),
         ("find", []),
-        ("user", [transfer_pb2.FetchRequest(find=key_pb(""))]),
-        ("key.model.name", [transfer_pb2.FetchRequest(find=expander_pb2.EntryKey(user="u"))]),
+        ("find.user", [transfer_pb2.FetchRequest(find=key_pb(""))]),
+        ("find.model.name", [transfer_pb2.FetchRequest(find=expander_pb2.EntryKey(user="u"))]),
         ("take", [FIND, FINISH]),
         ("finish", [FIND, TAKE, TAKE]),
     ],
