@@ -1,6 +1,6 @@
 """Around every unary call a server takes: trace, the guard, deadline, error translation, duration.
 
-Streaming calls, health and reflection are only guarded.
+Streaming calls, health and reflection are only guarded, and a stream's one request that cannot be parsed is refused.
 
 Source: design, section 7.
 """
@@ -55,6 +55,7 @@ class TracedHandlers:
     def wrapped(self, path: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """The handler, traced when it is a traced unary call's, and guarded in any case."""
         if handler.unary_unary is None or not is_traced(path):
+            handler = handler if handler.unary_stream is None else _parsing(handler)
             return handler if self._guard is None else guarded(self._guard, method_of(path), handler)
         serve, parse = handler.unary_unary, handler.request_deserializer
         method = method_of(path)
@@ -126,6 +127,22 @@ class TracedHandlers:
         _log.error("%s failed", method, exc_info=error, extra=step)
         # What exactly broke is in this server's log; callers get no insides.
         return "PeerFailed", grpc.StatusCode.INTERNAL, "internal error"
+
+
+def _parsing(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    """The handler of one request and many answers, which refuses garbage as a unary one does."""
+    serve, parse = handler.unary_stream, handler.request_deserializer
+    if inspect.isasyncgenfunction(serve):
+        return handler
+
+    async def streamed(raw: bytes, context: grpc.aio.ServicerContext) -> None:
+        try:
+            request = _parsed(parse, raw)
+        except InvalidRequest as error:
+            await context.abort(status_of(error), message_of(error), ((ERROR_METADATA_KEY, type(error).__name__),))
+        await serve(request, context)
+
+    return grpc.unary_stream_rpc_method_handler(streamed, None, handler.response_serializer)
 
 
 def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:

@@ -202,3 +202,12 @@ async def test_an_expander_without_remote_rankers_has_no_owner_of_its_own(world:
     assert world.tiering.occupancy().owners == 1, "a probe copies nothing"
     await tier.lookup(key_of("u"))
     assert world.tiering.occupancy().owners == 2
+
+
+async def test_a_probe_that_cannot_be_parsed_is_the_callers_mistake(world: RemoteWorld) -> None:
+    probe = world.channels.get(world.address).unary_stream("/relaygr.v1.TransferService/Probe", _as_it_is)
+    assert await said_after_all(probe(b"\xff\xff\xff", timeout=10)) == (INVALID, "request: cannot be parsed")
+
+
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
