@@ -48,8 +48,9 @@ def open_private(path: Path) -> int:
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise SegmentRejected(f"{path.name}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        # A name with a zero byte in it is no name at all, which is a ValueError.
+        raise SegmentRejected(f"{path.name}: {getattr(error, 'strerror', error)}") from error
     facts = os.fstat(fd)
     problem = None
     if not stat.S_ISREG(facts.st_mode):
