@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,8 +64,11 @@ def read_log(path: Path, item_names: dict[int, str] | None = None) -> Iterator[R
     if path.suffix == ".parquet":
         yield from _read_parquet(path, item_names)
     elif path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            yield from read_delimited(stream, path.name, item_names)
+        try:
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
+                yield from read_delimited(stream, path.name, item_names)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise LogError(f"{path.name}: not a whole gzip file: {error}") from error
     else:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             yield from read_delimited(stream, path.name, item_names)
@@ -201,16 +205,20 @@ def _action(text: str) -> int:
 
 def _read_parquet(path: Path, item_names: dict[int, str] | None) -> Iterator[Rows]:
     try:
+        import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise LogError(f"{path.name}: Parquet needs pyarrow (the extra `parquet`)") from error
-    file = parquet.ParquetFile(path)
-    names = list(file.schema_arrow.names)
-    places = find_columns(path.name, names)
-    first_row = 0
-    for batch in file.iter_batches(CHUNK_ROWS, columns=[names[place] for place in places.values()]):
-        yield _parquet_rows(batch, path.name, {c: names[place] for c, place in places.items()}, first_row, item_names)
-        first_row += batch.num_rows
+    try:
+        file = parquet.ParquetFile(path)
+        names = list(file.schema_arrow.names)
+        columns = {column: names[place] for column, place in find_columns(path.name, names).items()}
+        first_row = 0
+        for batch in file.iter_batches(CHUNK_ROWS, columns=list(columns.values())):
+            yield _parquet_rows(batch, path.name, columns, first_row, item_names)
+            first_row += batch.num_rows
+    except (arrow.ArrowException, OSError) as error:
+        raise LogError(f"{path.name}: not a whole Parquet file: {error}") from error
 
 
 def _parquet_rows(

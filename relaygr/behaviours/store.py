@@ -18,6 +18,7 @@ Source: design, section 4 (the cut).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -33,6 +34,19 @@ META_FILE = "meta.json"
 STORE_FORMAT = 1
 COLUMN_FILES = ("item_ids", "actions", "timestamps_s", "dense", "categorical")
 USER_FILES = ("users", "offsets", "profile_dense", "profile_categorical")
+_TYPES = {
+    "item_ids": ("<i8", 1),
+    "actions": ("<i4", 1),
+    "timestamps_s": ("<i8", 1),
+    "dense": ("<f4", 2),
+    "categorical": ("<i4", 2),
+    "users": ("<i8", 1),
+    "offsets": ("<i8", 1),
+    "profile_dense": ("<f4", 2),
+    "profile_categorical": ("<i4", 2),
+}
+"""Element type and dimensions of each file."""
+_GENERATION = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class CutGone(Exception):
@@ -95,11 +109,22 @@ class StoreMeta:
         try:
             found = json.loads((directory / META_FILE).read_text())
             meta = cls(**found)
-        except (OSError, ValueError, TypeError) as error:
+            meta._check_values()
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise StoreError(f"{directory} is not a behaviour store: {error}") from error
         if meta.format != STORE_FORMAT:
             raise StoreError(f"{directory} has store format {meta.format}, this program reads {STORE_FORMAT}")
         return meta
+
+    def _check_values(self) -> None:
+        if not isinstance(self.generation, str) or not _GENERATION.fullmatch(self.generation):
+            raise ValueError("generation must be letters and digits: it names a directory")
+        if not isinstance(self.tenant, str):
+            raise ValueError("tenant must be a text")
+        for name in ("users", "behaviours", "first_timestamp_s", "last_timestamp_s", "timestamp_divisor", "format"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a whole number")
 
     def dump(self) -> str:
         """The text of meta.json."""
@@ -172,13 +197,16 @@ class _Opened:
     def __init__(self, path: Path):
         self.meta = StoreMeta.load(path)
         directory = path / self.meta.generation
-        try:
-            self.columns: dict[str, NDArray[Any]] = {name: _map(directory, name) for name in COLUMN_FILES + USER_FILES}
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{directory} cannot be read: {error}") from error
-        offsets, rows = self.columns["offsets"], len(self.columns["item_ids"])
-        if len(offsets) != len(self.columns["users"]) + 1 or offsets[-1] != rows or rows != self.meta.behaviours:
+        self.columns: dict[str, NDArray[Any]] = {name: _map(directory, name) for name in COLUMN_FILES + USER_FILES}
+        users, offsets, rows = self.columns["users"], self.columns["offsets"], self.meta.behaviours
+        lengths = {**dict.fromkeys(COLUMN_FILES, rows), **dict.fromkeys(USER_FILES, len(users))}
+        lengths["offsets"] = len(users) + 1
+        if any(len(self.columns[name]) != length for name, length in lengths.items()):
             raise StoreError(f"{directory} does not hold what {META_FILE} says")
+        if offsets[0] != 0 or offsets[-1] != rows or bool((offsets[1:] < offsets[:-1]).any()):
+            raise StoreError(f"{directory}: offsets do not divide the rows among the users")
+        if bool((users[1:] <= users[:-1]).any()):
+            raise StoreError(f"{directory}: users are not sorted, or one is there twice")
 
     def place_of(self, user: UserKey) -> int | None:
         if user.tenant != self.meta.tenant:
@@ -205,6 +233,13 @@ def _open(path: Path) -> _Opened:
 
 def _map(directory: Path, name: str) -> NDArray[Any]:
     path = directory / f"{name}.npy"
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        # numpy reads a file's head with Python's own parser, and lets through whatever that has to say.
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    dtype, dimensions = _TYPES[name]
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != dimensions:
+        raise StoreError(f"{path} does not hold {dtype} in {dimensions} dimensions")
     # The plain array type: slicing a memmap costs several times more.
     return array.view(np.ndarray)
