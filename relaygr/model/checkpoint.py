@@ -8,6 +8,7 @@ Source: design, section 4 (identity and exactness).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from torch import Tensor
 
+from relaygr.behaviours.columns import FeatureSpec
 from relaygr.domain.chain import PAGE_TOKENS
 from relaygr.errors import CorruptData
 from relaygr.model.config import ModelConfig
@@ -33,6 +35,9 @@ FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "model.json"
 VOCABULARY = "vocabulary.item_ids"
+_LENGTHS = ("width", "heads", "qk_dim", "v_dim", "items", "actions", "positions", "gap_buckets", "head_width")
+_LENGTHS += tuple(field.name for field in dataclasses.fields(FeatureSpec))
+"""Each of these is a length of some tensor, or a part of one."""
 
 
 def save(model: HstuModel, directory: str | Path) -> str:
@@ -75,7 +80,7 @@ def load(
             raise CorruptData(f"{directory / CONFIG_FILE}: format {document['format']}, not {FORMAT}")
         config = ModelConfig.from_json(document["config"])
         tensors = safetensors.torch.load(weights)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CorruptData(f"{directory}: {error}") from error
     if dtype:
         config = ModelConfig.from_json({**config.to_json(), "dtype": dtype})
@@ -123,6 +128,7 @@ def _assembled(config: ModelConfig, tensors: dict[str, Tensor], digest: str, opt
         raise CorruptData(f"{VOCABULARY}: missing, or not int64 [{config.items}]")
     if bool((vocabulary[1:] <= vocabulary[:-1]).any()):
         raise CorruptData(f"{VOCABULARY}: not sorted, or holds duplicates")
+    _check_counts(config, tensors)
     with torch.device("meta"):
         model = HstuModel(config, vocabulary.numpy(), weights_digest=digest, **options)
     _check_shapes(model, tensors)
@@ -131,6 +137,19 @@ def _assembled(config: ModelConfig, tensors: dict[str, Tensor], digest: str, opt
     # Logits keep float32: rounding them would hide what the layers below differ by.
     model.scorer.float()
     return model
+
+
+def _check_counts(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    """Refuse what the weights cannot be of, before a model of that size is made."""
+    if config.layers > len(tensors):
+        raise CorruptData(f"layers: {config.layers}, of {len(tensors)} tensors")
+    longest = max((length for tensor in tensors.values() for length in tensor.shape), default=0)
+    values = {**config.to_json(), **config.to_json()["features"]}
+    for field in _LENGTHS:
+        value = values[field]
+        most = max(value, default=0) if isinstance(value, tuple) else value
+        if most > longest:
+            raise CorruptData(f"{field}: {most}, and no tensor is longer than {longest}")
 
 
 def _check_shapes(model: HstuModel, tensors: dict[str, Tensor]) -> None:

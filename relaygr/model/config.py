@@ -6,6 +6,8 @@ Source: design, section 4, condition 1.
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +19,8 @@ Dtype = Literal["float32", "bfloat16"]
 
 LAYER_FORMS = ("silu_uvqk", "silu_u")
 DTYPES = ("float32", "bfloat16")
+COUNT_MAX = 2**31 - 1
+"""Of anything that is counted here; what multiplies two of these still fits 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +61,17 @@ class ModelConfig:
         """Refuse what cannot be built."""
         counts = ("layers", "width", "heads", "qk_dim", "v_dim", "normaliser", "items", "actions", "positions")
         for field in (*counts, "head_width"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: must be positive, is {getattr(self, field)}")
-        if self.gap_buckets < 3:
+            _check_count(field, getattr(self, field), 1)
+        for field in ("name", "version"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"{field}: must be a text")
+        if not isinstance(self.alpha, numbers.Real) or not math.isfinite(self.alpha):
+            raise ValueError(f"alpha: must be a finite number, is {self.alpha!r}")
+        _check_numbers("features", self.features, 0)
+        _check_numbers("limits", self.limits, 0)
+        if not isinstance(self.gap_buckets, numbers.Integral) or self.gap_buckets < 3:
             raise ValueError(f"gap_buckets: must be at least 3, is {self.gap_buckets}")
-        if not self.tasks:
+        if not self.tasks or not all(isinstance(task, str) for task in self.tasks):
             raise ValueError("tasks: must name at least one")
         if self.layer_form not in LAYER_FORMS:
             raise ValueError(f"layer_form: must be one of {LAYER_FORMS}, is {self.layer_form!r}")
@@ -88,8 +98,22 @@ class ModelConfig:
             features = FeatureSpec(**_with_tuples(values["features"]))
             limits = ModelLimits(**values["limits"])
             return cls(**{**_with_tuples(values), "features": features, "limits": limits})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
+
+
+def _check_count(field: str, value: object, least: int) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= value <= COUNT_MAX:
+        known = "must be positive" if least else "must not be negative"
+        raise ValueError(f"{field}: {known} and a whole number below 2^31, is {value!r}")
+
+
+def _check_numbers(name: str, values: FeatureSpec | ModelLimits, least: int) -> None:
+    """Each field, or each value of a field that has several."""
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            _check_count(f"{name}.{field.name}", each, 1 if isinstance(value, tuple) else least)
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
