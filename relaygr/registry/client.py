@@ -13,7 +13,7 @@ from relaygr.errors import NotHere, Unreachable
 from relaygr.registry.changes import Change
 from relaygr.registry.registration import Registration
 from relaygr.registry.transport import EtcdTransport, etcd3, etcdrpc
-from relaygr.registry.watch import Watch
+from relaygr.registry.watch import Watch, key_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Registry:
         raw = prefix.encode()
         request = etcdrpc.RangeRequest(key=raw, range_end=etcd3.utils.increment_last_byte(raw))
         answer = await self._transport.call("KV", "Range", request)
-        return Listing(tuple(sorted((kv.key.decode(), kv.value) for kv in answer.kvs)), answer.header.revision)
+        return Listing(tuple(sorted((key_text(kv.key), kv.value) for kv in answer.kvs)), answer.header.revision)
 
     async def put(self, key: str, value: str | bytes, lease: int | None = None) -> None:
         """Write a key, under a lease when one is given.

@@ -40,6 +40,11 @@ MISCOUNT_S = 2.0
 _DELETE_EVENT = 1
 
 
+def key_text(key: bytes) -> str:
+    """A key as text. Anybody may write one that is no text: it stays one key of many, and hides none of the others."""
+    return key.decode(errors="backslashreplace")
+
+
 class _GapError(Exception):
     """Only a new listing can tell what happened."""
 
@@ -127,7 +132,7 @@ class Watch:
     async def _list(self) -> None:
         """Read the whole prefix and tell when it differs from what was known."""
         answer = await self._range(count_only=False)
-        values = {kv.key.decode(): kv.value for kv in answer.kvs}
+        values = {key_text(kv.key): kv.value for kv in answer.kvs}
         values = dict(sorted(values.items()))
         self._cluster_id = answer.header.cluster_id
         self._revision = answer.header.revision
@@ -186,12 +191,12 @@ class Watch:
         assert self._revision is not None
         before = self._revision
         for raw in answer.events:
-            event = etcd3.events.new_event(raw)
+            event = _event(raw)
             if event.mod_revision <= before:
                 continue  # A listing made meanwhile told it already.
             self._revision = event.mod_revision
             self._miscounted_s = None
-            key = event.key.decode()
+            key = key_text(event.key)
             if isinstance(event, etcd3.events.DeleteEvent):
                 self._known.pop(key, None)
                 self._tell(Deleted(key))
@@ -228,3 +233,15 @@ class Watch:
         except Exception:
             # The owner's mistake must not end the watch for the rest of its life.
             _log.exception("a change of %s could not be handled", self._prefix)
+
+
+def _event(raw: Any) -> Any:
+    """The library's event.
+
+    Raises:
+        _GapError: of a kind that it does not know.
+    """
+    try:
+        return etcd3.events.new_event(raw)
+    except KeyError:
+        raise _GapError(f"an event of kind {raw.type}") from None
