@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
@@ -23,6 +24,8 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _SECRET_ENDINGS = ("_key", "password", "secret")
 MASK = "***"
+FLOAT_MAX = 1e15
+"""No time, share or rate is beyond it, and one that is infinite or no number stops the start here and not later."""
 
 
 class ConfigError(Exception):
@@ -126,8 +129,13 @@ def _value(text: str, wanted: Any) -> Any:
         if lowered not in _TRUE | _FALSE:
             raise ValueError
         return lowered in _TRUE
-    if wanted is int or wanted is float:
-        return wanted(text)
+    if wanted is int:
+        return int(text)
+    if wanted is float:
+        number = float(text)
+        if not math.isfinite(number) or abs(number) > FLOAT_MAX:
+            raise ValueError
+        return number
     if wanted is bytes:
         return bytes.fromhex(text)
     if typing.get_origin(wanted) is tuple and typing.get_args(wanted) == (str, ...):

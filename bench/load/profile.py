@@ -135,7 +135,7 @@ def load_profile(name: str) -> Profile:
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
     try:
         return profile_of(path.stem, tomllib.loads(path.read_text()))
-    except (OSError, tomllib.TOMLDecodeError, TypeError, AssertionError) as error:
+    except (OSError, ValueError, TypeError, AssertionError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -59,10 +59,13 @@ def device_of(text: str) -> DeviceModel:
     except OSError as error:
         known = ", ".join(names())
         raise PlanError(OPTION, f"{text!r} is no file and none of the examples {known} ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(OPTION, f"{path} is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise PlanError(OPTION, f"{path} must hold an object")
+    sources = raw.get("sources", ())
+    if not isinstance(sources, list | tuple):
+        raise PlanError(OPTION, f"{path}: sources must be a list")
     return DeviceModel(
         name=str(raw.get("name", path.stem)),
         cost=_cost(path, raw.get("cost", raw)),
@@ -71,7 +74,7 @@ def device_of(text: str) -> DeviceModel:
         instances_per_host=max(1, int(_number(path, raw, "instances_per_host", 1))),
         pre_infer_share=_number(path, raw, "pre_infer_share", 0.7),
         label=str(raw.get("label", MEASURED)),
-        sources=tuple(str(source) for source in raw.get("sources", ())),
+        sources=tuple(str(source) for source in sources),
     )
 
 
