@@ -31,7 +31,7 @@ def read_trace(path: Path, *, speed: float = 1.0) -> list[PlannedRequest]:
     Raises:
         ValueError: names the line.
     """
-    head, *lines = path.read_text().splitlines() or [""]
+    head, *lines = _text(path).splitlines() or [""]
     _check_head(path, head)
     requests = [_request(path, number, line) for number, line in enumerate(lines, 2)]
     if not requests:
@@ -42,10 +42,19 @@ def read_trace(path: Path, *, speed: float = 1.0) -> list[PlannedRequest]:
     return [replace(request, arrives_ns=int(request.arrives_ns / speed)) for request in requests]
 
 
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{number}: not UTF-8 text: {error.reason}") from error
+
+
 def _check_head(path: Path, head: str) -> None:
     try:
         found = json.loads(head)["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}:1: not a trace: {error}") from error
     if found != FORMAT:
         raise ValueError(f"{path}:1: format {found!r}, this program reads {FORMAT!r}")
@@ -55,7 +64,7 @@ def _request(path: Path, number: int, line: str) -> PlannedRequest:
     try:
         values = json.loads(line)
         request = PlannedRequest(**values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}:{number}: {error}") from error
     for name, kind in _FIELDS.items():
         value = values[name]
