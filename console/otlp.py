@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,15 +21,21 @@ KINDS = {
     trace_pb2.Span.SPAN_KIND_PRODUCER: "PRODUCER",
     trace_pb2.Span.SPAN_KIND_CONSUMER: "CONSUMER",
 }
+TRACE_ID_BYTES, SPAN_ID_BYTES = 16, 8
+"""OTLP knows no others; a trace's id is part of a file's name here."""
+VALUE_MAX = 1e100
+"""Of a metric: what is added up stays a number that JSON can say, which knows neither infinity nor NaN."""
 _QUANTILE = 0.99
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
-    """The spans of one batch."""
+    """The spans of one batch; those without proper ids are left out, as OTLP has it."""
     for resource in request.resource_spans:
         service, instance = _origin(resource.resource.attributes)
         for scope in resource.scope_spans:
             for raw in scope.spans:
+                if len(raw.trace_id) != TRACE_ID_BYTES or len(raw.span_id) != SPAN_ID_BYTES:
+                    continue
                 yield Span(
                     trace_id=raw.trace_id.hex(),
                     span_id=raw.span_id.hex(),
@@ -78,7 +85,8 @@ def _points(metric: metrics_pb2.Metric) -> Iterator[Point]:
             return
     for point in points:
         value = point.as_double if point.WhichOneof("value") == "as_double" else float(point.as_int)
-        yield Point(metric.name, attributes_of(point.attributes), value)
+        if abs(value) <= VALUE_MAX:
+            yield Point(metric.name, attributes_of(point.attributes), value)
 
 
 def _p99(counted: metrics_pb2.HistogramDataPoint) -> float | None:
@@ -87,14 +95,20 @@ def _p99(counted: metrics_pb2.HistogramDataPoint) -> float | None:
     for bound, count in zip(counted.explicit_bounds, counted.bucket_counts, strict=False):
         seen += count
         if seen >= wanted and seen:
-            return bound
-    return counted.max if counted.count else None
+            return _sayable(bound)
+    return _sayable(counted.max) if counted.count else None
+
+
+def _sayable(value: float) -> float | None:
+    return value if abs(value) <= VALUE_MAX else None
 
 
 def _value(value: common_pb2.AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_value(entry) for entry in value.array_value.values]
+    if kind == "double_value" and not math.isfinite(value.double_value):
+        return str(value.double_value)
     if kind in ("string_value", "bool_value", "int_value", "double_value"):
         return getattr(value, kind)
     return str(value)

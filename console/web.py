@@ -16,6 +16,7 @@ from console.text import WIDTH_LEAST, text_of
 STATIC = Path(__file__).parent / "static"
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 WIDTH_DEFAULT, WIDTH_MAX = 120, 400
+NUMBER_DIGITS_MAX = 9
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -51,7 +52,10 @@ async def _guarded(request: web.Request, handler: web.Handler) -> web.StreamResp
 
 def _check_host(request: web.Request) -> None:
     """A foreign page must not read us by a name of its own that it made lead here."""
-    name = request.url.host or ""
+    try:
+        name = request.url.host or ""
+    except (ValueError, UnicodeError):
+        raise web.HTTPBadRequest(reason="the Host header is none") from None
     if name in request.app[HOSTS]:
         return
     try:
@@ -109,6 +113,6 @@ async def _signals(request: web.Request) -> web.StreamResponse:
 
 def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > NUMBER_DIGITS_MAX or not least <= int(text) <= most:
         raise web.HTTPBadRequest(reason=f"{name} must be a whole number from {least} to {most}")
     return int(text)
