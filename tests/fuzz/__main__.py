@@ -54,7 +54,9 @@ def summary(tallies: dict[str, Tally], seed: int, elapsed_s: float) -> dict[str,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz everything that reads from outside.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description="Fuzz everything that reads from outside."
+    )
     parser.add_argument("--inputs", type=int, default=INPUTS, help="in all, over the targets")
     parser.add_argument("--seed", type=int, help="drawn when not given")
     parser.add_argument("--target", action="append", choices=list(WEIGHTS), help="repeatable; all when not given")

@@ -146,9 +146,16 @@ def judged(request: Any, code: grpc.StatusCode, details: str) -> Verdict:
         return without_field(f"{request.DESCRIPTOR.name} {details!r}")
     if field == "request" and problem == UNPARSED:
         return rejected(details)
-    if not messages.has_field(request, field):
+    if not any(messages.has_field(one, field) for one in _spoken(request)):
         return without_field(f"{request.DESCRIPTOR.name} has no {field}")
     return rejected(details)
+
+
+def _spoken(request: Any) -> list[Any]:
+    """The request, and the one that it does nothing but wrap: a router refuses a rank as a ranker would."""
+    fields = request.DESCRIPTOR.fields
+    wrapped = fields[0].message_type if len(fields) == 1 else None
+    return [request] if wrapped is None else [request, wrapped._concrete_class]
 
 
 def _parts(data: bytes) -> tuple[str, str, bytes]:

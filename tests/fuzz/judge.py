@@ -32,8 +32,9 @@ class Hung(BaseException):
 class Logged(logging.Handler):
     """Errors with a traceback: what was caught so that a process lives on, and is a crash all the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: tuple[type[BaseException], ...] = ()) -> None:
         super().__init__(logging.WARNING)
+        self._expected = expected
         self.error: BaseException | None = None
         self.warnings: list[str] = []
 
@@ -41,7 +42,8 @@ class Logged(logging.Handler):
         if record.levelno < logging.ERROR:
             self.warnings.append(record.getMessage())
         elif record.exc_info and record.exc_info[1] is not None and self.error is None:
-            self.error = record.exc_info[1]
+            error = record.exc_info[1]
+            self.error = None if isinstance(error, self._expected) else error
 
 
 class Judge:
@@ -50,7 +52,7 @@ class Judge:
     def __init__(self, subject: Subject, limit_s: float = LIMIT_S) -> None:
         self._subject = subject
         self._limit_s = limit_s
-        self.logged = Logged()
+        self.logged = Logged(subject.logged)
         self._before: Any = None
 
     def __enter__(self) -> Self:

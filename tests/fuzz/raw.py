@@ -170,3 +170,20 @@ def _spots(value: Any) -> Any:
     for key, each in list(inner)[:200]:
         yield value, key
         yield from _spots(each)
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    """Several files as one input."""
+    heads = [f"{name} {len(data)}" for name, data in files.items()]
+    return "\n".join(heads).encode() + b"\n\n" + b"".join(files.values())
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """The inverse of `packed`; what does not fit is left out."""
+    head, _, rest = data.partition(b"\n\n")
+    files: dict[str, bytes] = {}
+    for line in head.decode("ascii", "replace").splitlines():
+        name, _, length = line.rpartition(" ")
+        if name.replace("_", "").replace(".", "").isalnum() and length.isdecimal() and len(length) < 9:
+            files[name], rest = rest[: int(length)], rest[int(length) :]
+    return files
