@@ -35,8 +35,10 @@ FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "model.json"
 VOCABULARY = "vocabulary.item_ids"
-_LENGTHS = ("width", "heads", "qk_dim", "v_dim", "items", "actions", "positions", "gap_buckets", "head_width")
-_LENGTHS += tuple(field.name for field in dataclasses.fields(FeatureSpec))
+_LENGTHS = (
+    *("width", "heads", "qk_dim", "v_dim", "items", "actions", "positions", "gap_buckets", "head_width"),
+    *(field.name for field in dataclasses.fields(FeatureSpec)),
+)
 """Each of these is a length of some tensor, or a part of one."""
 
 

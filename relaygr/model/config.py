@@ -103,7 +103,7 @@ class ModelConfig:
 
 
 def _check_count(field: str, value: object, least: int) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= value <= COUNT_MAX:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) <= COUNT_MAX:
         known = "must be positive" if least else "must not be negative"
         raise ValueError(f"{field}: {known} and a whole number below 2^31, is {value!r}")
 

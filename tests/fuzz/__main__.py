@@ -36,7 +36,7 @@ WEIGHTS = {
     "traces": 4,
     "console": 6,
 }
-"""Of a run's inputs, by target: what anybody on the network reaches gets most, what takes milliseconds an input least."""
+"""Of a run's inputs, by target: most to what anybody on the network reaches, least to what takes milliseconds each."""
 
 
 def shares(targets: list[str], inputs: int) -> list[tuple[str, int]]:
@@ -82,7 +82,7 @@ def main() -> int:
     else:
         tallies = supervise(shares(targets, given.inputs), seed, given.workers, given.corpus)
     last = summary(tallies, seed, time.perf_counter() - began_s)
-    print(json.dumps(last))
+    sys.stdout.write(json.dumps(last) + "\n")
     return 1 if any(last[kind.value] for kind in FAULTS) else 0
 
 

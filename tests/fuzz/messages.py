@@ -77,7 +77,7 @@ def filled(random: Random, message: Message, depth: int = 0) -> Message:
 
 
 def changed(random: Random, message: Message, key: bytes) -> None:
-    """Make something wrong: a value, a field too few, too many, or set twice. Tickets stay genuine under `key`, mostly."""
+    """Make something wrong: a value, a field too few, too many or set twice. Most tickets stay genuine under `key`."""
     found = list(spots(message))
     if not found or random.random() < 0.15:
         holders = [message, *(spot.value for spot in found if spot.field.message_type)]

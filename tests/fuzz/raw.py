@@ -117,7 +117,7 @@ def json_value(random: Random, depth: int = 0) -> Any:
     """Any value that JSON can say, and some that only Python's JSON can."""
     kind = random.randrange(9 if depth < 3 else 6)
     if kind == 0:
-        return random.choice(WHOLE + (10**30,))
+        return random.choice((*WHOLE, 10**30))
     if kind == 1:
         return random.choice(REAL)
     if kind in (2, 3):

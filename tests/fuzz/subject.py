@@ -11,7 +11,7 @@ PIECES = (2, 4, 8, 16)
 
 
 class Subject:
-    """One target, opened. Everything that an input is made of is in its bytes, so that it can be kept and given again."""
+    """One target, opened. All that an input is made of is in its bytes, so that it can be kept and given again."""
 
     logged: tuple[type[BaseException], ...] = ()
     """What a library logs as an error though it has answered as it should."""

@@ -1,7 +1,7 @@
 """Values read from etcd: what a listing or a watch brings, through the router's discovery into its core.
 
-An input is a line that says how it comes and under which prefix, and then etcd's answer. After each, users must still be
-placed and ranked.
+An input is a line that says how it comes and under which prefix, and then etcd's answer. After each, users must still
+be placed and ranked.
 """
 
 from __future__ import annotations

@@ -111,12 +111,8 @@ def _loaded(kind: str, written: bytes) -> Verdict:
 def _environment(random: Random, kind: str) -> dict[str, str]:
     prefix = f"RELAYGR_{kind.upper()}"
     fields = dataclasses.fields(CLASSES[kind])
-    found = {variable_of(prefix, "ticket_key"): "00" * 16, variable_of(prefix, "model"): "somewhere"}
-    found = {
-        name: value for name, value in found.items() if name.rpartition("_")[0] and kind == "ranker" or "KEY" in name
-    }
-    if kind == "expander":
-        found = {}
+    required = {"ticket_key": "00" * 16, "model": "somewhere"}
+    found = {variable_of(prefix, one.name): required[one.name] for one in fields if one.name in required}
     for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
         found[variable_of(prefix, random.choice(fields).name)] = _word(random)
     if random.random() < 0.05:
