@@ -80,14 +80,15 @@ def changed(random: Random, message: Message, key: bytes) -> None:
     """Make something wrong: a value, a field too few, too many or set twice. Most tickets stay genuine under `key`."""
     found = list(spots(message))
     if not found or random.random() < 0.15:
-        holders = [message, *(spot.value for spot in found if spot.field.message_type)]
-        holder = random.choice(holders)
+        holders = [spot.value for spot in found if spot.field.message_type]
+        holder = random.choice(holders) if holders and random.random() < 0.5 else message
         if holder.DESCRIPTOR.fields:
             _set(random, holder, random.choice(holder.DESCRIPTOR.fields), DEPTH_MAX - 1)
         return
-    spot = random.choice(found)
+    within = [spot for spot in found if spot.field.full_name in INNER]
+    spot = random.choice(within if within and random.random() < 0.25 else found)
     inner = INNER.get(spot.field.full_name)
-    if inner is not None and random.random() < 0.8:
+    if inner is not None and random.random() < 0.9:
         _change_inner(random, spot, inner, key)
     elif random.random() < 0.15:
         spot.drop()

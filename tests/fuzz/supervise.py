@@ -61,16 +61,21 @@ class _Child:
             self._process.kill()
             self._process.wait()
             self._died(Verdict(Kind.HANG, "an input that a signal does not end"))
-        elif self._process.returncode in (0, 1):
-            self._said.seek(0)
-            self.tally.take(Tally.from_json(json.loads(self._said.read().splitlines()[-1])[self.target]))
+        elif self._process.returncode in (0, 1) and (told := self._told()):
+            self.tally.take(Tally.from_json(json.loads(told)[self.target]))
             return True
         else:
             self._died(Verdict(Kind.CRASH, f"the process ended with {self._process.returncode}"))
         if self.deaths >= DEATHS_MAX:
             return True
+        self.close()
         self.start()
         return False
+
+    def _told(self) -> str:
+        """Its last line; empty when the fuzzer itself failed."""
+        self._said.seek(0)
+        return next(reversed(self._said.read().splitlines()), "")
 
     def _died(self, verdict: Verdict) -> None:
         self.deaths += 1
@@ -83,10 +88,12 @@ class _Child:
         lost.faults[f"{verdict.kind.value}: {verdict.detail}"] = name
         self.tally.take(lost)
 
-    def kill(self) -> None:
+    def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._said.close()
+        self.table.close()
 
 
 def supervise(shares: Iterable[tuple[str, int]], seed: int, workers: int, corpus: Path = CORPUS) -> dict[str, Tally]:
@@ -103,6 +110,7 @@ def supervise(shares: Iterable[tuple[str, int]], seed: int, workers: int, corpus
                     running[-1].start()
                 for child in [one for one in running if one.is_over()]:
                     running.remove(child)
+                    child.close()
                     tallies[child.target] = child.tally
                     _say(child.target, child.tally)
                 if time.monotonic() - told_s > PROGRESS_S:
@@ -111,7 +119,7 @@ def supervise(shares: Iterable[tuple[str, int]], seed: int, workers: int, corpus
                 time.sleep(POLL_S)
         finally:
             for child in running:
-                child.kill()
+                child.close()
     return tallies
 
 
