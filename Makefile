@@ -102,6 +102,12 @@ compose-test: $(INSTALLED) $(WHEELS) generated ## the same, timed, with 200 requ
 tier-history: $(INSTALLED) generated ## the DRAM tier with its entries damaged and its processes killed; minutes, ends with one JSON line
 	@$(BIN)/python -m tests.system.tier_history $(ARGS)
 
+fuzz: $(INSTALLED) generated ## a million wrong inputs for everything that reads from outside; minutes, ends with one JSON line; ARGS="--target ranker --seed 7"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+audit: $(INSTALLED) ## licences and an SBOM of what the lock file names, and installed files against their hashes, into run/audit
+	@$(BIN)/python scripts/gen_sbom.py --files $(ARGS)
+
 console-test: $(INSTALLED) generated ## the console's page in a browser; needs chromium; ends with one JSON line
 	@$(BIN)/python scripts/console_test.py $(ARGS)
 
@@ -218,4 +224,5 @@ endef
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
   bench-router bench-trigger bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
   contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
+.PHONY: audit fuzz
 .PHONY: sim sim-large sim-many sim-report sim-test

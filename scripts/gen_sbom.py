@@ -3,8 +3,8 @@
     .venv/bin/python scripts/gen_sbom.py            writes run/audit/sbom.cdx.json and run/audit/licences.md
     .venv/bin/python scripts/gen_sbom.py --files    also compares every installed file with the hash it came with
 
-The exit code is 1 when something installed is not what the lock says, when a licence is unknown or one that asks for more
-than naming it, and when a file was changed. The last line is one JSON document. Nothing is fetched.
+The exit code is 1 when something installed is not what the lock says, when a licence is unknown or one that asks for
+more than naming it, and when a file was changed. The last line is one JSON document. Nothing is fetched.
 """
 
 from __future__ import annotations
