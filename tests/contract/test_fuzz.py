@@ -13,7 +13,7 @@ from tests.fuzz.__main__ import WEIGHTS
 from tests.fuzz.corpus import CORPUS, kept
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-INPUTS = 6_000
+INPUTS = 5_000
 
 
 @pytest.mark.timeout(180)
@@ -27,7 +27,7 @@ def test_nothing_that_comes_from_outside_crashes_hangs_or_leaks() -> None:
         target: len(kept(target)) for target in WEIGHTS
     }
     # What is refused at the first check tells nothing of what comes behind it.
-    assert all(found[target]["accepted_share"] > 0.15 for target in WEIGHTS), found
+    assert all(found[target]["accepted_share"] > 0.1 for target in WEIGHTS), found
 
 
 def test_kept_inputs_are_of_targets_that_there_are() -> None:
