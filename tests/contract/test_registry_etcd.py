@@ -170,6 +170,20 @@ async def test_an_owner_that_fails_does_not_end_its_watch(registry, caplog):
     assert "could not be handled" in caplog.text
 
 
+async def test_a_key_that_is_no_text_hides_none_of_the_others(registry):
+    request = etcdrpc.PutRequest(key=b"/p/\xff\xfe", value=b"foreign")
+    await registry._transport.call("KV", "Put", request)
+    await registry.put("/p/a", "1")
+    seen = Seen()
+    watch = registry.watch_prefix("/p/", seen, check_s=0.05)
+    assert await watch.listed(10)
+    await registry.put("/p/b", "2")
+    await registry._transport.call("KV", "Put", request)
+    await seen.until(lambda _: {"/p/a", "/p/b"} < set(watch._known))
+    assert len(watch._known) == 3
+    assert [key for key, _ in (await registry.get_prefix("/p/")).items][:2] == ["/p/\\xff\\xfe", "/p/a"]
+
+
 async def test_user_and_password_reach_etcd_and_a_dead_token_is_renewed(etcd):
     admin = Registry((etcd.endpoint,))
     transport = admin._transport
