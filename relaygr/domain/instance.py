@@ -105,6 +105,8 @@ def _limits(raw: dict[str, Any]) -> ModelLimits:
     fields = {field: _whole(raw, field, 0, _UINT32_MAX) for field in ModelLimits.__dataclass_fields__}
     if not fields["window_step_behaviours"]:
         raise ValueError("window_step_behaviours must be at least 1")
+    if fields["window_step_behaviours"] > fields["window_behaviours_max"]:
+        raise ValueError("window_step_behaviours must not be above window_behaviours_max")
     return ModelLimits(**fields)
 
 

@@ -69,6 +69,8 @@ class ModelConfig:
             raise ValueError(f"alpha: must be a finite number, is {self.alpha!r}")
         _check_numbers("features", self.features, 0)
         _check_numbers("limits", self.limits, 0)
+        if not 0 < self.limits.window_step_behaviours <= self.limits.window_behaviours_max:
+            raise ValueError("limits.window_step_behaviours: must be from 1 to window_behaviours_max")
         if not isinstance(self.gap_buckets, numbers.Integral) or self.gap_buckets < 3:
             raise ValueError(f"gap_buckets: must be at least 3, is {self.gap_buckets}")
         if not self.tasks or not all(isinstance(task, str) for task in self.tasks):

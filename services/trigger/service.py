@@ -32,6 +32,8 @@ from services.trigger.core.risk import Assessment
 from services.trigger.metrics import TriggerMetrics
 
 Decided = Admit | Decline | PassBy
+_UINT64_MAX = (1 << 64) - 1
+"""What a message can hold; an instance whose costs are absurd is predicted to take longer."""
 
 
 class TriggerService(TriggerServiceServicer):
@@ -209,12 +211,12 @@ def _names_of(decided: Decided) -> tuple[str, str]:
 
 def _predictions_of(assessment: Assessment, terms: Terms | None) -> Predictions:
     predictions = Predictions(
-        full_ns=assessment.full_ns,
-        rank_on_psi_ns=assessment.rank_on_psi_ns,
-        pre_infer_ns=assessment.pre_infer_ns,
-        queue_ns=assessment.queue_ns,
+        full_ns=min(assessment.full_ns, _UINT64_MAX),
+        rank_on_psi_ns=min(assessment.rank_on_psi_ns, _UINT64_MAX),
+        pre_infer_ns=min(assessment.pre_infer_ns, _UINT64_MAX),
+        queue_ns=min(assessment.queue_ns, _UINT64_MAX),
         rank_budget_ns=assessment.rank_budget_ns,
-        psi_bytes=assessment.psi_bytes,
+        psi_bytes=min(assessment.psi_bytes, _UINT64_MAX),
     )
     if terms is not None:
         predictions.miss_saved = terms.miss_saved

@@ -11,8 +11,9 @@ import pytest
 from relaygr.domain.identity import UserKey
 from relaygr.errors import DeadlineTooShort, InvalidRequest, PeerFailed, Refused, Unreachable
 from relaygr.testing.fake_router import resolve_response
-from relaygr.v1.common_pb2 import CostModel
+from relaygr.v1.common_pb2 import CostModel, History, ModelLimits
 from relaygr.v1.ranker_pb2 import PreInferResponse
+from relaygr.v1.trigger_pb2 import Decision
 from services.trigger.adapters.histories import PENDING_MAX, Histories
 from tests.contract.test_trigger_service import FakeStore, _settled, running
 
@@ -103,3 +104,21 @@ async def test_read_given_up_by_its_caller_makes_room_when_it_ends():
     finally:
         store.go.set()
         histories.close()
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"cost": CostModel(token_ns=float("inf"))},
+        {"cost": CostModel(pair_ns=float("nan"))},
+        {"cost": CostModel(fixed_ns=1e17, pair_ns=1e17)},
+        {"limits": ModelLimits(window_step_behaviours=5_000)},
+    ],
+)
+async def test_an_instance_of_absurd_costs_spoils_no_arrival_after_it(absurd):
+    async with running(store=FakeStore({"u1": 7_000})) as rig:
+        rig.router.resolved = resolve_response(**absurd)
+        for _ in range(2):
+            assert (await rig.arrive(history=History())).decision != Decision.DECISION_ADMITTED
+        rig.router.resolved = resolve_response()
+        assert (await rig.arrive()).decision == Decision.DECISION_ADMITTED

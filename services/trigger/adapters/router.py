@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import grpc
@@ -13,14 +14,20 @@ from relaygr.rpc.deadline import child_timeout_s
 from relaygr.rpc.identity import cost_from_pb, feedback_from_pb, limits_from_pb, model_from_pb
 from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
+from relaygr.runtime.logs import next_step
 from relaygr.v1.common_pb2 import History, Ticket
 from relaygr.v1.ranker_pb2 import PreInferRequest, PreInferResponse
 from relaygr.v1.router_pb2 import ResolveRequest, ResolveResponse, RouterServicePreInferRequest
 from relaygr.v1.router_pb2_grpc import RouterServiceStub
 from services.trigger.core.events import InstanceView
 
+_log = logging.getLogger(__name__)
+
 OWN_WORK_NS = 1_000_000
 """Kept back of a caller's deadline for deciding and answering."""
+_COST_END = 1e18
+"""As records in the registry have it, where such numbers come from."""
+_RATE_HZ_MAX = 1e9
 _EXPECTED_NS_MAX = 1 << 62
 """A prediction is made before the model's limits are known to hold, so it may be absurd."""
 
@@ -126,15 +133,28 @@ class RouterClient:
 def _binding_of(response: ResolveResponse) -> Binding | None:
     if not response.instance_id:
         return None
+    if not _can_be_reckoned_with(response):
+        step = next_step("find out what registered this instance in etcd; until then its users rank without a ticket")
+        _log.warning("what the router says of instance %s cannot be", response.instance_id, extra=step)
+        return None
     instance = InstanceView(
         instance_id=response.instance_id,
         epoch=response.instance_epoch,
         cost=cost_from_pb(response.cost),
         device_budget_bytes=response.load.device_budget_bytes,
         backlog_ns=response.load.backlog_ns,
-        rank_rate_hz=max(0.0, response.rank_rate_hz),
+        rank_rate_hz=min(max(0.0, response.rank_rate_hz), _RATE_HZ_MAX),
         trigger_count=max(1, response.trigger_count),
         feedback=feedback_from_pb(response.feedback) if response.HasField("feedback") else None,
     )
     ended_ids = tuple(response.ended_ticket_ids)
     return Binding(instance, model_from_pb(response.model), limits_from_pb(response.limits), ended_ids)
+
+
+def _can_be_reckoned_with(response: ResolveResponse) -> bool:
+    """False for what no instance is like, and what would stay in every mean that it once went into."""
+    cost, limits = response.cost, response.limits
+    times = (cost.fixed_ns, cost.token_ns, cost.pair_ns, cost.reload_fixed_ns, cost.reload_byte_ns, cost.relative_error)
+    if not all(0 <= each < _COST_END for each in times) or not cost.token_bytes:
+        return False
+    return 0 < limits.window_step_behaviours <= limits.window_behaviours_max

@@ -1,4 +1,8 @@
-"""The trigger's RPC, with a router that answers from memory."""
+"""The trigger's RPC, with a router that answers from memory; and what such a router answers.
+
+What a router says of an instance stands in etcd, where anything may have written it. So an input may also be an answer:
+it is given to an honest arrival, and the next one, which remembers it, must be served as ever.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from relaygr.rpc.server import RpcServer
 from relaygr.rpc.tickets import decode_ticket
 from relaygr.testing.fake_router import resolve_response
-from relaygr.v1.common_pb2 import History
+from relaygr.v1.common_pb2 import Feedback, History
 from relaygr.v1.ranker_pb2 import ACCEPTANCE_STARTED, PreInferResponse
+from relaygr.v1.router_pb2 import ResolveResponse
 from relaygr.v1.trigger_pb2 import ArriveRequest, StageBudgets
 from relaygr.v1.trigger_pb2_grpc import add_TriggerServiceServicer_to_server
 from services.trigger.adapters.histories import Histories
@@ -23,9 +30,11 @@ from services.trigger.service import TriggerService
 from tests.fuzz import ground
 from tests.fuzz.calls import Calls, Method
 from tests.fuzz.subject import Subject
+from tests.fuzz.verdict import ACCEPTED, Verdict, crash, rejected
 
 MS = 1_000_000
 ARRIVE = "/relaygr.v1.TriggerService/Arrive"
+RESOLVE = "/relaygr.v1.RouterService/Resolve"
 ENDED_AT_ONCE = 16
 
 
@@ -36,8 +45,12 @@ class NearRouter:
 
     def __init__(self) -> None:
         self._ended: list[str] = []
+        self.answer: ResolveResponse | None = None
+        """In the place of an honest one."""
 
     async def resolve(self, user: Any, **asked: Any) -> Binding | None:
+        if self.answer is not None:
+            return _binding_of(self.answer)
         ended, self._ended = self._ended[:ENDED_AT_ONCE], self._ended[ENDED_AT_ONCE:]
         return _binding_of(resolve_response(ended_ticket_ids=ended))
 
@@ -47,11 +60,35 @@ class NearRouter:
 
 
 class Trigger(Calls):
-    """Arrivals."""
+    """Arrivals, and answers to them."""
 
-    def __init__(self, service: TriggerService, histories: Histories) -> None:
-        super().__init__({ARRIVE: Method(ArriveRequest, arrival)}, ground.KEY)
-        self._service, self._histories = service, histories
+    def __init__(self, service: TriggerService, histories: Histories, router: NearRouter) -> None:
+        methods = {ARRIVE: Method(ArriveRequest, arrival, 3), RESOLVE: Method(ResolveResponse, answer, 1)}
+        super().__init__(methods, ground.KEY)
+        self._service, self._histories, self._router = service, histories, router
+
+    async def give(self, data: bytes) -> Verdict:
+        head, _, written = data.partition(b"\n")
+        if not head.endswith(RESOLVE.encode()):
+            return await super().give(data)
+        return await self._give_directly(RESOLVE, self._methods[RESOLVE], written)
+
+    async def _give_directly(self, path: str, method: Method, request: bytes) -> Verdict:
+        if path != RESOLVE:
+            return await super()._give_directly(path, method, request)
+        try:
+            self._router.answer = ResolveResponse.FromString(request)
+        except DecodeError:
+            return rejected("gRPC's own parsing")
+        honest = [arrival(Random(number)).SerializeToString() for number in (1, 4)]
+        try:
+            found = [await self._give_directly(ARRIVE, self._methods[ARRIVE], one) for one in honest]
+        finally:
+            self._router.answer = None
+        after = await self._give_directly(ARRIVE, self._methods[ARRIVE], honest[0])
+        if after is not ACCEPTED:
+            return crash(f"after it, an honest arrival fails: {after.detail}")
+        return next((one for one in found if one is not ACCEPTED), ACCEPTED)
 
     async def settle(self) -> None:
         await self._service.drain(1.0)
@@ -77,16 +114,26 @@ def arrival(random: Random) -> ArriveRequest:
     )
 
 
+def answer(random: Random) -> ResolveResponse:
+    """Of a router."""
+    return resolve_response(
+        rank_rate_hz=random.choice((0.0, 5.0, 200.0)),
+        feedback=Feedback(pre_infers=9, declined_footprint=1, relays=5, relays_lost=1, productions=3),
+        ended_ticket_ids=["t1", "t2"],
+    )
+
+
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[Subject]:
     telemetry = ground.quiet()
     config = TriggerConfig(ticket_key=ground.KEY, rank_budget_ms=5.0, time_to_rank_ms=50.0)
     histories = Histories(ground.store(directory), 1.0)
-    router: Any = NearRouter()
-    service = TriggerService(config, router, histories, telemetry)
+    router = NearRouter()
+    client: Any = router
+    service = TriggerService(config, client, histories, telemetry)
     server = RpcServer(service_name="trigger", address="127.0.0.1:0", telemetry=telemetry)
     server.add(add_TriggerServiceServicer_to_server, service, "relaygr.v1.TriggerService")
-    subject = Trigger(service, histories)
+    subject = Trigger(service, histories, router)
     await subject.serve(server, telemetry)
     try:
         yield subject
