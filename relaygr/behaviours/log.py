@@ -217,7 +217,7 @@ def _read_parquet(path: Path, item_names: dict[int, str] | None) -> Iterator[Row
         for batch in file.iter_batches(CHUNK_ROWS, columns=list(columns.values())):
             yield _parquet_rows(batch, path.name, columns, first_row, item_names)
             first_row += batch.num_rows
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise LogError(f"{path.name}: not a whole Parquet file: {error}") from error
 
 
