@@ -67,13 +67,13 @@ def candidates(random: Random, features: FeatureSpec = FEATURES) -> ranker_pb2.C
     return Candidates.of(np.arange(1, count + 1), dense, categorical).to_pb()
 
 
-def store(directory: Path) -> FileStore:
-    """Some users' logs, on disk."""
-    count = STORED_USERS * STORED_EACH
+def store(directory: Path, each: int = STORED_EACH) -> FileStore:
+    """Some users' logs, on disk, with so many behaviours each."""
+    count = STORED_USERS * each
     rows = Rows(
-        users=np.repeat(np.arange(1, STORED_USERS + 1), STORED_EACH),
-        items=np.tile(np.arange(1, STORED_EACH + 1), STORED_USERS),
-        timestamps=BEGIN_S + np.tile(np.arange(STORED_EACH) * 60, STORED_USERS),
+        users=np.repeat(np.arange(1, STORED_USERS + 1), each),
+        items=np.tile(np.arange(1, each + 1), STORED_USERS),
+        timestamps=BEGIN_S + np.tile(np.arange(each) * 60, STORED_USERS),
         actions=np.ones(count, "<i4"),
     )
     widths = {"dense_width": FEATURES.behaviour_dense, "categorical_width": len(FEATURES.behaviour_categorical)}

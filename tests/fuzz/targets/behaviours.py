@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from relaygr.behaviours.build import StoreBuilder
+from relaygr.behaviours.build import build_from_rows
 from relaygr.behaviours.log import LogError, read_log
 from relaygr.behaviours.store import META_FILE, CutGone, FileStore, StoreError
 from relaygr.domain.identity import UserKey
@@ -26,6 +26,9 @@ from tests.fuzz import ground, raw
 from tests.fuzz.subject import Subject, choose
 from tests.fuzz.verdict import ACCEPTED, Verdict, rejected, without_field
 
+EACH = 12
+BUILT_ONE_IN = 4
+"""Logs that a store is built from: ten files for each."""
 SUFFIXES = {"csv": ".csv", "gz": ".csv.gz", "parquet": ".parquet"}
 CELLS = (
     "",
@@ -85,10 +88,9 @@ class Logs(Subject):
         path = self._directory / f"log{SUFFIXES[name]}"
         path.write_bytes(written)
         try:
-            with StoreBuilder(self._directory / "built") as builder:
-                for rows in read_log(path, {}):
-                    builder.add(rows)
-                builder.finish()
+            chunks = list(read_log(path, {}))
+            if len(written) % BUILT_ONE_IN == 0:
+                build_from_rows(chunks, self._directory / "built")
         except LogError as error:
             return rejected(error) if str(error) else without_field("a log without a reason")
         return ACCEPTED
@@ -203,7 +205,7 @@ def _array(random: Random, written: bytes) -> bytes:
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[Subject]:
-    made = ground.store(directory / "honest")
+    made = ground.store(directory / "honest", EACH)
     files = {META_FILE: (directory / "honest" / META_FILE).read_bytes()}
     files |= {path.name: path.read_bytes() for path in (directory / "honest" / made.meta.generation).glob("*.npy")}
     yield Logs(directory, files)
