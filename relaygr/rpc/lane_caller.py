@@ -29,6 +29,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from relaygr.rpc.lane_counts import CALLER, LaneCounts
 from relaygr.rpc.lane_wire import TLS_SHUTDOWN_S, Framed
@@ -314,7 +315,11 @@ class _Lane(Framed):
     def heard(self, frame: bytes) -> None:
         """A reply, the greeting, or a wish for no more calls."""
         self._heard_s = self._loop.time()
-        said = ServerFrame.FromString(frame)
+        try:
+            said = ServerFrame.FromString(frame)
+        except DecodeError:
+            self.abort()
+            return
         if said.is_draining:
             self.retire()
         elif said.call_id:

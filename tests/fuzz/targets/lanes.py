@@ -1,6 +1,7 @@
-"""Frames of lanes: greetings, calls and cancels, in any order and cut anywhere, straight to a served lane.
+"""Frames of lanes, in any order and cut anywhere: what callers write, and what servers answer.
 
-An input is what a caller writes: the greeting's place is taken by the token of the server that it is given to.
+An input is a line that says which, and the bytes. The token's place in a greeting is taken by that of the server that
+it is given to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from relaygr.rpc.lane_caller import _Lane
 from relaygr.rpc.lane_server import LaneServer, _ServedLane
 from relaygr.rpc.lane_wire import LENGTH_BYTES
 from relaygr.rpc.server import RpcServer
@@ -26,6 +28,9 @@ from tests.fuzz.verdict import ACCEPTED, Verdict, crash, rejected
 
 TOKEN = b"the token's lair"
 OVER_THE_WIRE = 0.005
+ANSWERS = 0.3
+ASKED = 3
+"""Calls on their way when answers come."""
 LANE_CALLS_MAX = 32
 BUGS = {code.value[0] for code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)}
 METHODS = (f"/{RANK}", "/relaygr.v1.RankerService/Nothing", "", "/grpc.health.v1.Health/Check")
@@ -72,6 +77,8 @@ class Lanes(Subject):
         self._server, self._port = server, port
 
     def draw(self, random: Random) -> bytes:
+        if random.random() < ANSWERS:
+            return b"answer\n" + _answers(random)
         frames = [
             CallerFrame(greeting=TOKEN),
             *(_frame(random) for _ in range(random.choice((0, 1, 1, 1, 2, 3, 5, 40)))),
@@ -98,6 +105,8 @@ class Lanes(Subject):
 
     async def give(self, data: bytes) -> Verdict:
         way, _, told = data.partition(b"\n")
+        if way == b"answer":
+            return await _answered(told)
         # The token is drawn when a server starts; its place in an input is as long.
         told = told.replace(TOKEN, self._server.token)
         answered = await (self._over_the_wire(told) if way == b"wire" else self._directly(told))
@@ -162,6 +171,51 @@ def _frame(random: Random) -> CallerFrame:
     metadata = [LaneMetadata(key="traceparent", value="00-" + "1" * 32 + "-" + "2" * 16 + "-01")]
     timeout_ns = random.choice((0, 1, 1_000_000, 10**9))
     return _call(number, method, request, timeout_ns=timeout_ns, metadata=metadata)
+
+
+def _answers(random: Random) -> bytes:
+    """What a server says to a greeting and a few calls."""
+    frames = [ServerFrame()]
+    for number in random.sample(range(1, ASKED + 2), random.choice((1, 2, ASKED))):
+        frames.append(ServerFrame(call_id=number, response=b"scores"))
+        if random.random() < 0.3:
+            trailing = [LaneMetadata(key="relaygr-error", value="Refused")]
+            frames[-1] = ServerFrame(call_id=number, code=8, details="busy", trailing_metadata=trailing)
+    if random.random() < 0.2:
+        frames.append(ServerFrame(is_draining=True))
+    if random.random() < 0.6:
+        for _ in range(random.choice((1, 1, 3))):
+            messages.changed(random, random.choice(frames), ground.KEY)
+    written = [frame.SerializeToString() for frame in frames]
+    if random.random() < 0.2:
+        written[-1] = messages.mutated_bytes(random, written[-1], random.choice(written))
+    told = b"".join(len(one).to_bytes(LENGTH_BYTES, "big") + one for one in written)
+    return raw.mutated(random, told) if random.random() < 0.15 else told
+
+
+async def _answered(told: bytes) -> Verdict:
+    """Each call must end with an answer or a status, whatever the server said before it was gone."""
+    lane = _Lane(retires_s=1e18, begun=lambda _: None, ended=lambda _: None)
+    transport = Transport(Deaf())
+    lane.connection_made(transport)
+    greeting = asyncio.ensure_future(lane.greet(b"token", 1.0))
+    await asyncio.sleep(0)
+    calls = [lane.call(METHODS[0], b"", 1.0, None, bytes) for _ in range(ASKED)]
+    for at in range(0, len(told), len(told) // 2 + 1):
+        if not transport.is_over:
+            lane.data_received(told[at : at + len(told) // 2 + 1])
+    lane.connection_lost(None)
+    ends = await asyncio.gather(_end_of(greeting), *(_end_of(call) for call in calls))
+    if lane.calls:
+        return crash("a call is left on a lane that was lost")
+    return ACCEPTED if b"scores" in ends else rejected("no answer to a call")
+
+
+async def _end_of(call: Any) -> Any:
+    try:
+        return await call
+    except (grpc.aio.AioRpcError, OSError) as error:
+        return error
 
 
 def _judged(heard: bytes) -> Verdict:
