@@ -10,8 +10,10 @@ from dataclasses import replace
 import grpc
 import pytest
 
+from relaygr.errors import PeerFailed
 from relaygr.registry import keys
-from relaygr.v1 import common_pb2, router_pb2
+from relaygr.v1 import common_pb2, ranker_pb2, router_pb2
+from services.router.adapters.rankers import answer_of
 from tests.contract.router_world import HISTORY, Freezer, failing, router_world, until
 
 HUGE = 2**32 - 1
@@ -140,3 +142,15 @@ async def test_a_ticket_without_a_genuine_mac_is_refused_everywhere(tmp_path, ma
         for call in (world.rank(ticket=ticket), world.pre_infer(ticket, HISTORY), world.stub.Release(release)):
             assert (await failing(call)).code() is grpc.StatusCode.INVALID_ARGUMENT
         assert not world.rankers["a"].asked
+
+
+async def test_an_answer_that_is_no_message_is_the_peers_failure():
+    async def as_grpc_has_it():
+        return None
+
+    async def as_a_lane_has_it():
+        return ranker_pb2.RankResponse.FromString(b"\xff\xff\xff")
+
+    for call in (as_grpc_has_it(), as_a_lane_has_it()):
+        with pytest.raises(PeerFailed, match="a:1: its answer cannot be parsed"):
+            await answer_of(call, "a:1")

@@ -145,9 +145,9 @@ class RemoteDramTier:
         try:
             async with asyncio.timeout(self._lookup_timeout_s):
                 await stream.write(transfer_pb2.FetchRequest(find=self._key_pb(key)))
-                first = await stream.read()
+                first = await _next(stream)
             self._timeouts = 0
-            if first is not grpc.aio.EOF and first.begin.found:
+            if first is not None and first.begin.found:
                 found = _found_of(key, first.begin.content, stream)
         except _FAULTS as error:
             self._note(error)
@@ -313,8 +313,8 @@ async def _read_into(pages: Pages, found: RemoteFound) -> bool:
     digest = ContentDigest(identity_bytes(found.key, found.chain_digest), found.token_count, found.length_bytes)
     await stream.write(transfer_pb2.FetchRequest(take=transfer_pb2.FetchTake()))
     while pieces.left_bytes:
-        message = await stream.read()
-        if message is grpc.aio.EOF or not message.HasField("chunk"):
+        message = await _next(stream)
+        if message is None or not message.HasField("chunk"):
             return False
         chunk = message.chunk
         if chunk.offset_bytes != pieces.done_bytes or not 0 < len(chunk.data) <= pieces.left_bytes:
@@ -326,15 +326,15 @@ async def _read_into(pages: Pages, found: RemoteFound) -> bool:
         _log.error("an entry of %d tokens failed its digest on the way", found.token_count, extra=step)
         return False
     await stream.write(transfer_pb2.FetchRequest(finish=transfer_pb2.FetchFinish()))
-    last = await stream.read()
-    return last is not grpc.aio.EOF and bool(last.end.held)
+    last = await _next(stream)
+    return last is not None and bool(last.end.held)
 
 
 async def _write_from(pages: Pages, begin: transfer_pb2.StoreBegin, stream: Any) -> bool:
     """Ask for room, send, hear the outcome. True when the content is visible there."""
     await stream.write(transfer_pb2.StoreRequest(begin=begin))
-    answer = await stream.read()
-    if answer is grpc.aio.EOF:
+    answer = await _next(stream)
+    if answer is None:
         return False
     if answer.grant.refusal:
         return bool(answer.grant.refusal == expander_pb2.STORE_REFUSAL_PRESENT)
@@ -343,8 +343,14 @@ async def _write_from(pages: Pages, begin: transfer_pb2.StoreBegin, stream: Any)
         chunk = transfer_pb2.Chunk(offset_bytes=pieces.done_bytes, data=pieces.read(CHUNK_BYTES))
         await stream.write(transfer_pb2.StoreRequest(chunk=chunk))
     await stream.done_writing()
-    last = await stream.read()
-    return last is not grpc.aio.EOF and bool(last.outcome.published)
+    last = await _next(stream)
+    return last is not None and bool(last.outcome.published)
+
+
+async def _next(stream: Any) -> Any:
+    """The next message; None at the end, and for bytes that are no message, of which gRPC makes nothing more."""
+    message = await stream.read()
+    return None if message is grpc.aio.EOF else message
 
 
 def _is_ours() -> bool:

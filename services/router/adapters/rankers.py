@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from relaygr.errors import RelayError, Unreachable
+from relaygr.errors import PeerFailed, RelayError, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.status import error_of
 from relaygr.v1 import common_pb2, ranker_pb2, ranker_pb2_grpc
@@ -109,7 +110,13 @@ async def answer_of(call: Awaitable[Response], address: str) -> Response:
         RelayError: names the address.
     """
     try:
-        return await call
+        answer = await call
+        if answer is None:
+            # What gRPC makes of bytes that are no message; a lane says so itself.
+            raise PeerFailed(address, "its answer cannot be parsed")
+        return answer
+    except DecodeError:
+        raise PeerFailed(address, "its answer cannot be parsed") from None
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
     except asyncio.CancelledError:

@@ -6,9 +6,10 @@ import logging
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from relaygr.domain.identity import ModelIdentity, ModelLimits, UserKey
-from relaygr.errors import InvalidRequest, RelayError, Unreachable
+from relaygr.errors import InvalidRequest, PeerFailed, RelayError, Unreachable
 from relaygr.rpc.channel import ChannelPool
 from relaygr.rpc.deadline import child_timeout_s
 from relaygr.rpc.identity import cost_from_pb, feedback_from_pb, limits_from_pb, model_from_pb
@@ -98,6 +99,8 @@ class RouterClient:
             timeout_s = child_timeout_s(min(self._resolve_timeout_ns, remaining_ns - OWN_WORK_NS), 0)
             stub = self._pool.stub(RouterServiceStub, address)
             return _binding_of(await stub.Resolve(request, timeout=timeout_s))
+        except DecodeError:
+            return None
         except grpc.aio.AioRpcError as error:
             fault = error_of(error, address)
             if isinstance(fault, InvalidRequest):
@@ -127,11 +130,16 @@ class RouterClient:
             if isinstance(fault, Unreachable):
                 self._routers.lost(address)
             raise fault from error
+        except DecodeError:
+            response = None
+        if response is None:
+            raise PeerFailed(address, "its answer cannot be parsed")
         return response.pre_infer
 
 
-def _binding_of(response: ResolveResponse) -> Binding | None:
-    if not response.instance_id:
+def _binding_of(response: ResolveResponse | None) -> Binding | None:
+    # What gRPC makes of bytes that are no message is None; a lane raises.
+    if response is None or not response.instance_id:
         return None
     if not _can_be_reckoned_with(response):
         step = next_step("find out what registered this instance in etcd; until then its users rank without a ticket")
