@@ -27,6 +27,7 @@ WEIGHTS = {
     "ranker": 14,
     "expander": 14,
     "transfers": 8,
+    "remote": 4,
     "lanes": 8,
     "etcd": 10,
     "segments": 4,
