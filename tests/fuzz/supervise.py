@@ -64,6 +64,8 @@ class _Child:
         elif self._process.returncode in (0, 1) and (told := self._told()):
             self.tally.take(Tally.from_json(json.loads(told)[self.target]))
             return True
+        elif self._process.returncode == 1:
+            self._died(Verdict(Kind.CRASH, "the fuzzer itself failed"), is_kept=False)
         else:
             self._died(Verdict(Kind.CRASH, f"the process ended with {self._process.returncode}"))
         if self.deaths >= DEATHS_MAX:
@@ -73,13 +75,13 @@ class _Child:
         return False
 
     def _told(self) -> str:
-        """Its last line; empty when the fuzzer itself failed."""
+        """Its last line; empty when it said nothing."""
         self._said.seek(0)
         return next(reversed(self._said.read().splitlines()), "")
 
-    def _died(self, verdict: Verdict) -> None:
+    def _died(self, verdict: Verdict, *, is_kept: bool = True) -> None:
         self.deaths += 1
-        name = keep(self.target, verdict, self.table.data, self.corpus)
+        name = keep(self.target, verdict, self.table.data, self.corpus) if is_kept else "nothing"
         sys.stderr.write(f"\n{self.target}: {verdict.kind.value}: {verdict.detail}\n  kept as {name}\n")
         lost = Tally(elapsed_s=time.perf_counter() - self.begun_s)
         lost.counts[Kind.ACCEPTED] = self.table.accepted

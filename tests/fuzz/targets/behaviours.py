@@ -184,6 +184,8 @@ def _array(random: Random, written: bytes) -> bytes:
         array = np.load(io.BytesIO(written))
     except Exception:
         return written  # It was changed before, and numpy raises anything.
+    if not array.ndim:
+        return written
     match random.randrange(6):
         case 0:
             array = array.astype(random.choice(("<i4", "<f8", ">i8", "<u1", "<c16", "<U5")))
