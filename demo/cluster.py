@@ -46,6 +46,9 @@ class ClusterPlan:
     dram_budget_bytes: int
     """Of the expander."""
     rankers: int = 2
+    routers: int = 1
+    etcds: int = 1
+    """Members of the registry; it serves while most of them live."""
     registry_ttl_s: float = 2.0
     """How long a killed ranker stays in the view of those that have not called it."""
     published: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +63,8 @@ class ClusterPlan:
     """More processes, started before the services."""
     tls: bool = False
     """Whether the services speak TLS, with certificates of an authority made for the run; needs openssl."""
+    reach: Callable[[str, str, str], str] = lambda caller, callee, address: address
+    """Where a caller finds a callee that serves at the address: a test puts something in between."""
 
 
 class Cluster:
@@ -72,9 +77,13 @@ class Cluster:
         self._user_hash_key = secrets.token_hex(16)
         self._deployment = deployment_of(plan.run_dir)
         self.ranker_names = tuple(f"ranker-{number + 1}" for number in range(plan.rankers))
-        names = ("etcd", "etcd-peer", "console", "otlp", "trigger", "router", "expander", *self.ranker_names)
+        self.router_names = _numbered("router", plan.routers)
+        self.etcd_names = _numbered("etcd", plan.etcds)
+        peers = [f"{name}-peer" for name in self.etcd_names]
+        fronts = (*self.etcd_names, *peers, "console", "otlp", "trigger", *self.router_names)
+        names = (*fronts, "expander", *self.ranker_names)
         self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
-        servers = ("trigger", "router", "expander", *self.ranker_names)
+        servers = ("trigger", *self.router_names, "expander", *self.ranker_names)
         self.certificates = Certificates(plan.run_dir / "tls", self._deployment, servers) if plan.tls else None
         """Of the processes and of who calls them; None on plain text."""
         self.traces_dir = plan.run_dir / "traces"
@@ -94,12 +103,17 @@ class Cluster:
         shutil.rmtree(self._plan.run_dir / "etcd", ignore_errors=True)
         shutil.rmtree(self.traces_dir, ignore_errors=True)
         consoles = [self._console()] if self.has("console") else []
-        first = [self._etcd(), *consoles, *self._plan.extra(self)]  # noqa: S610
+        first = [*map(self._etcd, self.etcd_names), *consoles, *self._plan.extra(self)]  # noqa: S610
         for spec in first:
             self._supervisor.start(spec)
         self._supervisor.wait_ready(*(spec.name for spec in first))
         expanders = [self._expander()] if self.has("expander") else []
-        services = [*expanders, self._router(), self._trigger(), *map(self._ranker, self.ranker_names)]
+        services = [
+            *expanders,
+            *map(self._router, self.router_names),
+            self._trigger(),
+            *map(self._ranker, self.ranker_names),
+        ]
         for spec in services:
             self._supervisor.start(spec)
         self._supervisor.wait_ready(*(spec.name for spec in services), timeout_s=60.0)
@@ -130,7 +144,7 @@ class Cluster:
         plan = self._plan
         return {
             "trigger": self.addresses["trigger"],
-            "router": self.addresses["router"],
+            "router": ",".join(self.addresses[name] for name in self.router_names),
             "rankers": [self.addresses[name] for name in self.ranker_names],
             "expander": self.addresses["expander"],
             "etcd": self.addresses["etcd"],
@@ -187,14 +201,15 @@ class Cluster:
         self._supervisor.restart(name)
         self._supervisor.wait_ready(name, timeout_s=timeout_s)
 
-    def _etcd(self) -> ProcessSpec:
-        data_dir = self._plan.run_dir / "etcd"
-        command = etcd.command(data_dir, self.addresses["etcd"], self.addresses["etcd-peer"])
+    def _etcd(self, name: str) -> ProcessSpec:
+        data_dir, address = self._plan.run_dir / "etcd" / name, self.addresses[name]
+        peers = {each: self.addresses[f"{each}-peer"] for each in self.etcd_names}
+        command = etcd.command(data_dir, address, peers.pop(name), name=name, others=peers)
         return ProcessSpec(
-            name="etcd",
+            name=name,
             command=tuple(command),
             environment={},
-            is_ready=lambda: etcd.is_healthy(self.addresses["etcd"], _PROBE_TIMEOUT_S),
+            is_ready=lambda: etcd.is_healthy(address, _PROBE_TIMEOUT_S),
             stops_last=True,
         )
 
@@ -216,9 +231,10 @@ class Cluster:
             {"segment_bytes": str(self._plan.dram_budget_bytes), "deployment": self._deployment},
         )
 
-    def _router(self) -> ProcessSpec:
+    def _router(self, name: str) -> ProcessSpec:
+        router_id = f"router-{self.router_names.index(name) + 1}"
         return self._service(
-            "router", "router", {**self._registry(), "ticket_key": self._ticket_key, "router_id": "router-1"}
+            "router", name, {**self._registry(name), "ticket_key": self._ticket_key, "router_id": router_id}
         )
 
     def _trigger(self) -> ProcessSpec:
@@ -226,10 +242,10 @@ class Cluster:
             "trigger",
             "trigger",
             {
-                **self._registry(),
+                **self._registry("trigger"),
                 "ticket_key": self._ticket_key,
                 "trigger_id": "trigger-1",
-                "router": self.addresses["router"],
+                "router": ",".join(self._reached("trigger", name) for name in self.router_names),
                 "store": str(self._plan.store_dir),
             },
         )
@@ -239,24 +255,31 @@ class Cluster:
             "ranker",
             name,
             {
-                **self._registry(),
+                **self._registry(name),
                 "ticket_key": self._ticket_key,
                 "instance_id": name,
+                # Routers find it there; they learn it from the registry.
+                "advertised_address": self._reached("router", name),
                 "model": str(self._plan.model_dir),
                 "store": str(self._plan.store_dir),
-                "expander": self.addresses["expander"] if self.has("expander") else "",
+                "expander": self._reached(name, "expander") if self.has("expander") else "",
                 "device_budget_bytes": str(self._plan.device_budget_bytes),
                 "threads": "1",
             },
         )
 
-    def _registry(self) -> dict[str, str]:
-        return {"registry": self.addresses["etcd"], "registry_ttl_s": str(self._plan.registry_ttl_s)}
+    def _registry(self, caller: str) -> dict[str, str]:
+        endpoints = ",".join(self._reached(caller, name) for name in self.etcd_names)
+        return {"registry": endpoints, "registry_ttl_s": str(self._plan.registry_ttl_s)}
+
+    def _reached(self, caller: str, callee: str) -> str:
+        return self._plan.reach(caller, callee, self.addresses[callee])
 
     def _service(self, service: str, name: str, settings: Mapping[str, str]) -> ProcessSpec:
         address = self.addresses[name]
         overrides = {**self._plan.overrides.get(service, {}), **self._plan.overrides.get(name, {})}
-        common = {"address": address, "otlp_endpoint": self.otlp_endpoint, "user_hash_key": self._user_hash_key}
+        otlp = f"http://{self._reached(name, 'otlp')}" if self.has("console") else ""
+        common = {"address": address, "otlp_endpoint": otlp, "user_hash_key": self._user_hash_key}
         every = {**common, **self.tls_settings(name), **settings, **overrides}
         # OMP_NUM_THREADS: numpy and torch would each take every core, in every process.
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -282,6 +305,11 @@ class Cluster:
         """True when a service's standard health check says SERVING."""
         with self.channel(name) as channel:
             return _says_serving(channel)
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    """The first bears the plain name."""
+    return (name, *(f"{name}-{number}" for number in range(2, count + 1)))
 
 
 def deployment_of(run_dir: Path) -> str:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 START_TIMEOUT_S = 15.0
@@ -119,22 +120,28 @@ class EmbeddedEtcd:
         return False
 
 
-def command(data_dir: str | Path, client: str, peer: str) -> list[str]:
-    """The command line of a one-member etcd.
+def command(
+    data_dir: str | Path, client: str, peer: str, *, name: str = "n1", others: Mapping[str, str] | None = None
+) -> list[str]:
+    """The command line of one member of an etcd; alone unless there are others.
 
     Args:
         data_dir: its data; empty for a new one.
         client: host:port for clients.
-        peer: host:port for peers; there are none, but etcd insists.
+        peer: host:port for peers; etcd insists, also where there are none.
+        name: of this member.
+        others: peer addresses of the other members, by name.
     """
     client_url, peer_url = f"http://{client}", f"http://{peer}"
+    members = {name: peer, **(others or {})}
     return [
         str(_binary()),
-        *("--name", "n1", "--data-dir", str(data_dir), "--log-level", "error"),
+        *("--name", name, "--data-dir", str(data_dir), "--log-level", "error"),
         *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
         *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
-        # A restart waits for an election; these timers are for one member on one machine.
-        *("--initial-cluster", f"n1={peer_url}", "--heartbeat-interval", "20", "--election-timeout", "200"),
+        *("--initial-cluster", ",".join(f"{each}=http://{members[each]}" for each in sorted(members))),
+        # A restart waits for an election; these timers are for members on one machine.
+        *("--heartbeat-interval", "20", "--election-timeout", "200"),
     ]
 
 

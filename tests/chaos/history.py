@@ -1,0 +1,53 @@
+"""What callers saw: every request that was sent, how it ended, and when. Plain data, judged by verdict.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. Times are monotonic nanoseconds; 0 where it has not come so far."""
+
+    index: int
+    sent_ns: int
+    ranked_ns: int = 0
+    """When ranking was asked for."""
+    ended_ns: int = 0
+    error: str = ""
+    """Class of the error; empty when answered."""
+    detail: str = ""
+    scores: NDArray[np.float32] | None = None
+    tier: str = ""
+    instance_id: str = ""
+    decision: str = ""
+
+    @property
+    def is_answered(self) -> bool:
+        """True when scores came."""
+        return self.scores is not None
+
+    def was_ranking_at(self, at_ns: int) -> bool:
+        """True when its rank was under way at that time."""
+        return 0 < self.ranked_ns <= at_ns and (not self.ended_ns or self.ended_ns > at_ns)
+
+
+@dataclass(slots=True)
+class History:
+    """Of one scenario."""
+
+    fault_ns: int = 0
+    """When the harm was done."""
+    end_ns: int = 0
+    """When all was whole again; 0 when it stayed away."""
+    calls: dict[int, Call] = field(default_factory=dict)
+    """By the request's index."""
+
+    def phase_of(self, at_ns: int) -> str:
+        """Before, during or after the fault."""
+        if at_ns < self.fault_ns:
+            return "before"
+        return "during" if not self.end_ns or at_ns < self.end_ns else "after"
