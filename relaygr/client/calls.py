@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import grpc
 
 from relaygr.client.ended import EndedTickets
+from relaygr.client.suspects import CHECK_AT, LEAVE_AT, Suspects, is_alive
 from relaygr.errors import DeadlineTooShort, Unreachable
 from relaygr.rpc.channel import ChannelPool
+from relaygr.rpc.patience import Patience
 from relaygr.rpc.peers import Peers
 from relaygr.rpc.status import error_of
 from relaygr.security.identity import Role
@@ -76,6 +78,7 @@ class Calls:
         self._pool = ChannelPool(telemetry, MESSAGE_BYTES_MAX, tls=tls)
         self._triggers = Peers(trigger)
         self._routers = Peers(router)
+        self._suspects = Suspects(lambda address, timeout_s: is_alive(self._pool, address, timeout_s))
         self._ended = EndedTickets(self._report_ended)
         self._is_closed = False
 
@@ -91,11 +94,12 @@ class Calls:
             if answer is not None:
                 self._note_ended(request, answer)
                 return answer
-        message = RouterServiceRankRequest(rank=request)
+        message, address = RouterServiceRankRequest(rank=request), self._routers.current
         try:
-            return await self._router_call("Rank", message, end_s - time.monotonic())
+            return await self._rank_while_heard(message, address, _left_s(end_s))
         except Unreachable:
-            return await self._router_call("Rank", message, end_s - time.monotonic())
+            other = self._routers.after(address)
+            return await self._call_at(other, self._routers, RouterServiceStub, "Rank", message, _left_s(end_s))
 
     async def release(self, ticket: Ticket, timeout_s: float) -> bool:
         """Give a reservation back; True when it was still held."""
@@ -111,6 +115,7 @@ class Calls:
         """Close the channels; calls on their way end as unreachable, later ones do not begin."""
         await self._ended.close()
         self._is_closed = True
+        await self._suspects.close()
         if self._direct is not None:
             await self._direct.close()
         await self._pool.close()
@@ -126,18 +131,52 @@ class Calls:
     async def _router_call(self, method: str, request: Any, timeout_s: float) -> Any:
         return await self._call(self._routers, RouterServiceStub, method, request, timeout_s)
 
+    async def _rank_while_heard(self, message: RouterServiceRankRequest, address: str, timeout_s: float) -> Any:
+        """Rank at this router; with others to ask, no longer than anything is heard of it.
+
+        Raises:
+            Unreachable: it is lost, or silent.
+        """
+        rank = self._call_at(address, self._routers, RouterServiceStub, "Rank", message, timeout_s)
+        if not self._routers.has_others:
+            return await rank
+        patience = Patience(timeout_s * CHECK_AT, self._is_router_silent, (address, timeout_s * (LEAVE_AT - CHECK_AT)))
+        try:
+            return await rank
+        except asyncio.CancelledError:
+            if patience.has_ended_it:
+                raise Unreachable(address, "no answer") from None
+            raise
+        finally:
+            patience.close()
+
+    async def _is_router_silent(self, subject: tuple[str, float]) -> bool:
+        return await self._suspects.is_silent(self._routers, *subject)
+
     async def _call(self, peers: Peers, kind: Callable[[Any], Any], method: str, request: Any, timeout_s: float) -> Any:
-        address = peers.current
+        return await self._call_at(peers.current, peers, kind, method, request, timeout_s)
+
+    async def _call_at(
+        self, address: str, peers: Peers, kind: Callable[[Any], Any], method: str, request: Any, timeout_s: float
+    ) -> Any:
         try:
             return await _called(getattr(self._stub(kind, address), method), request, timeout_s, address)
         except Unreachable:
             peers.lost(address)
+            raise
+        except DeadlineTooShort as error:
+            if peers.has_others and not error.is_definite and not self._is_closed:
+                self._suspects.look(peers, address)
             raise
 
     def _stub(self, kind: Callable[[Any], Any], address: str) -> Any:
         if self._is_closed:
             raise Unreachable(address, "the client is closed")
         return self._pool.stub(kind, address, _ROLES[kind])
+
+
+def _left_s(end_s: float) -> float:
+    return end_s - time.monotonic()
 
 
 async def _called(method: Callable[..., Any], request: Any, timeout_s: float, peer: str) -> Any:

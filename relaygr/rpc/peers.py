@@ -19,6 +19,15 @@ class Peers:
         """The one to call."""
         return self._addresses[self._place]
 
+    @property
+    def has_others(self) -> bool:
+        """True when there is somebody to move on to."""
+        return len(self._addresses) > 1
+
+    def after(self, address: str) -> str:
+        """Whom to ask instead."""
+        return self._addresses[(self._addresses.index(address) + 1) % len(self._addresses)]
+
     def lost(self, address: str) -> None:
         """It did not answer. Calls that were under way to it say so each; only the first moves on."""
         if address == self.current:

@@ -23,6 +23,7 @@ from relaygr.domain.instance import InstanceRecord
 from relaygr.errors import DeadlineTooShort, PeerFailed, RelayError, Stale, Unreachable
 from relaygr.rpc.deadline import child_timeout_s
 from relaygr.rpc.identity import feedback_from_pb
+from relaygr.rpc.patience import Patience
 from relaygr.telemetry import Telemetry, current_span, names
 from relaygr.v1 import ranker_pb2
 from relaygr.v1.forward_pb2 import RankAnswerHead
@@ -33,7 +34,6 @@ from services.router.core.events import CallFailed, Event, FenceReason
 from services.router.core.patience import ATTEMPTS_MAX, CHECK_AT, LEAVE_AT, expected_rank_ns
 from services.router.forward import RankCall, Ranked
 from services.router.metrics import RouterMetrics
-from services.router.watch import Patience
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,3 +28,9 @@ def test_a_single_address_stays():
     peers = Peers("a:1")
     peers.lost("a:1")
     assert peers.current == "a:1"
+
+
+def test_whom_to_ask_instead_of_one():
+    peers = Peers("a:1,b:2")
+    assert (peers.after("a:1"), peers.after("b:2"), Peers("a:1").after("a:1")) == ("b:2", "a:1", "a:1")
+    assert peers.has_others and not Peers("a:1").has_others

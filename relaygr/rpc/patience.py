@@ -1,4 +1,4 @@
-"""Looks after a call that takes long: asks whether its instance is silent, and then ends it.
+"""Looks after a call that takes long: asks whether its peer is silent, and then ends it.
 
 The call runs in the caller's own task, and nothing but a timer is made as long as it is quick. Ending it is what
 asyncio.timeout does, which would be made and entered for every call.

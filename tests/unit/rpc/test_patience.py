@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.router.watch import Patience
+from relaygr.rpc.patience import Patience
 
 
 async def over(call, is_silent):
