@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,10 @@ class Call:
         """True when its rank was under way at that time."""
         return 0 < self.ranked_ns <= at_ns and (not self.ended_ns or self.ended_ns > at_ns)
 
+    def to_json(self) -> dict[str, Any]:
+        """Without the scores."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "scores"}
+
 
 @dataclass(slots=True)
 class History:
@@ -45,6 +52,11 @@ class History:
     """When all was whole again; 0 when it stayed away."""
     calls: dict[int, Call] = field(default_factory=dict)
     """By the request's index."""
+
+    def write(self, path: Path) -> None:
+        """One JSON document a line, the first of the fault: for whoever asks what happened."""
+        lines = [{"fault_ns": self.fault_ns, "end_ns": self.end_ns}, *(call.to_json() for call in self.calls.values())]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def phase_of(self, at_ns: int) -> str:
         """Before, during or after the fault."""

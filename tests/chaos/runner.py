@@ -74,6 +74,7 @@ class Player:
             await asyncio.sleep(pace.before_s)
             await self._harm(scenario, history, sending)
             outcomes = await sending
+        history.write(self._stage.run_dir / f"{scenario.name}.jsonl")
         last_ns = max(call.sent_ns for call in history.calls.values())
         judging = asyncio.create_task(asyncio.to_thread(self._judged, scenario, requests, history, outcomes))
         after = await self._rested(sampler)

@@ -32,7 +32,7 @@ class Stage:
     name: str
     cluster: Cluster
     ground: Ground
-    deployment: str
+    run_dir: Path
     specs: Mapping[str, ProcessSpec]
     """How each process was started first."""
     proxy: Proxy | None = None
@@ -49,7 +49,7 @@ class Stage:
 
     def shared_files(self) -> set[str]:
         """Segments and lock files of this deployment, by name."""
-        return {path.name for path in SHARED.glob(f"relaygr-{self.deployment}-*")}
+        return {path.name for path in SHARED.glob(f"relaygr-{deployment_of(self.run_dir)}-*")}
 
     def _reached(self, name: str) -> str:
         address = self.cluster.addresses[name]
@@ -75,7 +75,7 @@ def staged(name: str, ground: Ground, run_dir: Path, seed: int, *, has_console: 
             cluster = Cluster(plan, supervisor)
             cluster.start()
             specs = {each: supervisor.spec(each) for each in supervisor.names()}
-            yield Stage(name, cluster, ground, deployment_of(run_dir), specs, proxy)
+            yield Stage(name, cluster, ground, run_dir, specs, proxy)
     finally:
         if proxy is not None:
             proxy.close()
