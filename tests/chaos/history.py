@@ -33,9 +33,9 @@ class Call:
         """True when scores came."""
         return self.scores is not None
 
-    def was_ranking_at(self, at_ns: int) -> bool:
-        """True when its rank was under way at that time."""
-        return 0 < self.ranked_ns <= at_ns and (not self.ended_ns or self.ended_ns > at_ns)
+    def was_ranking(self, begin_ns: int, end_ns: int) -> bool:
+        """True when its rank was under way at some time between these."""
+        return 0 < self.ranked_ns <= end_ns and (not self.ended_ns or self.ended_ns > begin_ns)
 
     def to_json(self) -> dict[str, Any]:
         """Without the scores."""

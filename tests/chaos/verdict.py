@@ -86,10 +86,8 @@ def judge(
     verdict.errors_after_fence = sum(call.ended_ns > history.fault_ns + deadline_ns for call in failed)
     if history.end_ns:
         verdict.errors_after_return = sum(call.ended_ns > history.end_ns + deadline_ns for call in failed)
-    verdict.in_flight = sum(
-        call.was_ranking_at(history.fault_ns) or call.was_ranking_at(history.fault_ns + IN_FLIGHT_SLACK_NS)
-        for call in history.calls.values()
-    )
+    window_ns = history.fault_ns, history.fault_ns + IN_FLIGHT_SLACK_NS
+    verdict.in_flight = sum(call.was_ranking(*window_ns) for call in history.calls.values())
     verdict.broken = broken_rules(verdict, scenario.holds)
     return verdict
 
