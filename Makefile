@@ -108,6 +108,9 @@ fuzz: $(INSTALLED) generated ## a million wrong inputs for everything that reads
 audit: $(INSTALLED) ## licences and an SBOM of what the lock file names, and installed files against their hashes, into run/audit
 	@$(BIN)/python scripts/gen_sbom.py --files $(ARGS)
 
+chaos: $(INSTALLED) generated ## faults of every kind on the real processes, under load; ARGS="--only 'cut_*'" for some; ends with one JSON line
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 console-test: $(INSTALLED) generated ## the console's page in a browser; needs chromium; ends with one JSON line
 	@$(BIN)/python scripts/console_test.py $(ARGS)
 
@@ -223,6 +226,5 @@ endef
 
 .PHONY: help setup demo up bench bench-full bench-load-report bench-engine bench-engine-quick bench-report test lint \
   bench-router bench-trigger bench-tracing tier-bench tier-soak tier-history imports types unit property tiers-exact \
-  contract model exact system compose-smoke compose-test console-test protos telemetry native fmt docs clean generated
-.PHONY: audit fuzz
+  contract model exact system compose-smoke compose-test chaos fuzz audit console-test protos telemetry native fmt docs clean generated
 .PHONY: sim sim-large sim-many sim-report sim-test
