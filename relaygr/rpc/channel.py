@@ -103,6 +103,8 @@ def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[st
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 3_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Lanes carry the calls: without this an idle connection sends two pings, and then one a minute.
+        ("grpc.http2.max_pings_without_data", 0),
         # Without this a paused peer holds a connection open far beyond the keepalive timeout.
         ("grpc.http2.ping_timeout_ms", 3_000),
         ("grpc.initial_reconnect_backoff_ms", 100),

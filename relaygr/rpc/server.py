@@ -208,5 +208,5 @@ def _options(message_bytes_max: int, *, is_tls: bool) -> list[tuple[str, int]]:
         # Two servers on one port would silently share it.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ]

@@ -35,6 +35,7 @@ def test_silent_peer_is_noticed_within_seconds() -> None:
     options = dict(channel_options())
     assert options["grpc.keepalive_time_ms"] == 10_000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 3_000
+    assert options["grpc.http2.max_pings_without_data"] == 0, "an idle connection is asked as often as any other"
 
 
 async def test_a_stub_is_kept_as_long_as_its_channel(pool: ChannelPool) -> None:
