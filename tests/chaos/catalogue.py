@@ -22,16 +22,23 @@ SPEED_ONLY = Holds(tier_back="DRAM", tier_back_s=5.0)
 """The DRAM tier is missed in latency alone, and comes back."""
 
 
+ALL_GONE = Holds(errors=Ending.RETURN, recovery_s_max=3.0)
+"""Nobody is left who could do the work: requests are refused, and none waits longer than its deadline."""
+
+
 def _kill(name: str, on: str, holds: Holds, *, allow_s: float = SERVICE_UP_S, stays_away: bool = False) -> Scenario:
-    return Scenario(name=name, kind=Kind.KILL, on=(on,), holds=holds, allow_s=allow_s, stays_away=stays_away)
+    parts = tuple(on.split())
+    return Scenario(name=name, kind=Kind.KILL, on=parts, holds=holds, allow_s=allow_s, stays_away=stays_away)
 
 
 KILLS = (
     _kill("ranker_kill", "ranker-1", TAKEN_OVER, stays_away=True),
     _kill("ranker_kill_and_start", "ranker-1", TAKEN_OVER, allow_s=RANKER_UP_S),
+    _kill("rankers_kill_and_start", "ranker-1 ranker-2", ALL_GONE, allow_s=2 * RANKER_UP_S),
     _kill("expander_kill", "expander", SPEED_ONLY),
     _kill("router_kill", "router", TAKEN_OVER, stays_away=True),
     _kill("router_kill_and_start", "router", TAKEN_OVER),
+    _kill("routers_kill_and_start", "router router-2", ALL_GONE),
     _kill("trigger_kill", "trigger", Holds(recovery_s_max=3.0)),
     _kill("console_kill", "console", QUIET),
     _kill("etcd_kill", "etcd", QUIET),
@@ -129,6 +136,13 @@ ROOM = (
         kind=Kind.RECONFIGURE,
         on=("expander",),
         settings={"segment_bytes": str(1024 * 1024)},
+        allow_s=4 * SERVICE_UP_S,
+        holds=SPEED_ONLY,
+    ),
+    Scenario(
+        name="shared_memory_full",
+        kind=Kind.NO_MEMORY,
+        on=("expander",),
         allow_s=4 * SERVICE_UP_S,
         holds=SPEED_ONLY,
     ),

@@ -23,7 +23,7 @@ from tests.chaos.ground import VERSIONS
 from tests.chaos.limits import no_file_grows
 from tests.chaos.proxy import WHOLE, Harm
 from tests.chaos.scenario import Kind, Scenario
-from tests.chaos.stage import Stage
+from tests.chaos.stage import SHARED, Stage
 
 READY_S, GONE_S, SETTLED_S = 30.0, 15.0, 20.0
 SLOW_STOPPED_S, SLOW_RUNNING_S = 0.08, 0.02
@@ -178,6 +178,22 @@ async def _diskless(stage: Stage, scenario: Scenario) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def _roomless(stage: Stage, scenario: Scenario) -> AsyncIterator[None]:
+    """More than there is: refused at once and with nothing taken, as when others have filled it."""
+    room = os.statvfs(SHARED)
+    settings = {"segment_bytes": str(2 * room.f_blocks * room.f_frsize)}
+    for name in scenario.on:
+        os.kill(stage.cluster.supervisor.pid(name), signal.SIGTERM)
+        await _until_ended(stage, name)
+        _start(stage, name, settings)
+        await _until_ended(stage, name)
+    yield
+    for name in scenario.on:
+        _start(stage, name, {})
+        await _ready(stage, name)
+
+
 _FAULTS: dict[Kind, Callable[[Stage, Scenario], AbstractAsyncContextManager[None]]] = {
     Kind.KILL: _killed,
     Kind.STOP: _stopped,
@@ -193,6 +209,7 @@ _FAULTS: dict[Kind, Callable[[Stage, Scenario], AbstractAsyncContextManager[None
     Kind.DELAY: _linked,
     Kind.RESET: _linked,
     Kind.NO_DISK: _diskless,
+    Kind.NO_MEMORY: _roomless,
 }
 
 
@@ -212,15 +229,23 @@ async def _settled(stage: Stage) -> None:
 
 async def _restarted(stage: Stage, name: str, settings: Mapping[str, str]) -> None:
     """SIGTERM, wait for the orderly end, start; with settings on top of those of the plan, for this start only."""
-    supervisor, plain = stage.cluster.supervisor, stage.specs[name]
+    os.kill(stage.cluster.supervisor.pid(name), signal.SIGTERM)
+    await _until_ended(stage, name)
+    _start(stage, name, settings)
+    await _ready(stage, name)
+
+
+def _start(stage: Stage, name: str, settings: Mapping[str, str]) -> None:
+    plain = stage.specs[name]
     service = next(key for key in plain.environment if key.startswith("RELAYGR_")).split("_")[1]
     changed = {f"RELAYGR_{service}_{key.upper()}": value for key, value in settings.items()}
-    os.kill(supervisor.pid(name), signal.SIGTERM)
+    stage.cluster.supervisor.start(replace(plain, environment={**plain.environment, **changed}))
+
+
+async def _until_ended(stage: Stage, name: str) -> None:
     async with asyncio.timeout(GONE_S):
-        while name not in supervisor.ended():  # noqa: ASYNC110 - a child is asked, it does not call
+        while name not in stage.cluster.supervisor.ended():  # noqa: ASYNC110 - a child is asked, it does not call
             await asyncio.sleep(0.02)
-    supervisor.start(replace(plain, environment={**plain.environment, **changed}))
-    await _ready(stage, name)
 
 
 async def _drain(stage: Stage, name: str, *, undo: bool) -> None:

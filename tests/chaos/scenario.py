@@ -27,6 +27,7 @@ class Kind(Enum):
     DELAY = "a connection that carries all, late"
     RESET = "a connection that is reset, again and again"
     NO_DISK = "no file can grow any more"
+    NO_MEMORY = "SIGTERM, and a start that finds no room in shared memory"
 
 
 class Ending(Enum):
