@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.load.traffic import PlannedRequest
 
 
 @dataclass(slots=True)
@@ -50,8 +53,16 @@ class History:
     """When the harm was done."""
     end_ns: int = 0
     """When all was whole again; 0 when it stayed away."""
+    stop_ns: int = 0
+    """No request was sent from then on."""
+    lag_ns: int = 0
+    """The longest that the callers' own process was held up: what ends so much after its deadline is not late."""
     calls: dict[int, Call] = field(default_factory=dict)
     """By the request's index."""
+
+    def begun_ns(self, requests: Mapping[int, PlannedRequest]) -> int:
+        """When the load began: a request may be sent later than planned, none was sent earlier."""
+        return min(call.sent_ns - requests[call.index].arrives_ns for call in self.calls.values())
 
     def write(self, path: Path) -> None:
         """One JSON document a line, the first of the fault: for whoever asks what happened."""

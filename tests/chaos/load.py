@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,9 @@ from tests.chaos.scenario import Pace
 
 UNANSWERED_S = 3.0
 """A request that has not ended so long after its deadline is given up, and counts as unanswered."""
+
+LAG_S = 0.02
+"""Between two looks at how late the event loop is."""
 
 
 def planned(pace: Pace, seconds: float, seed: int) -> list[PlannedRequest]:
@@ -75,6 +79,9 @@ class RecordingCaller:
     def __init__(self, trigger: str, router: str, pace: Pace, history: History) -> None:
         self._pace = pace
         self._history = history
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._telemetry = Telemetry.setup("relaygr-load", "chaos", None, b"relaygr-chaos", sample_ratio=0.0)
         self._client = RelayClient(
             trigger,
@@ -85,8 +92,12 @@ class RecordingCaller:
         )
 
     async def ask(self, request: PlannedRequest, until_due: Wait) -> Outcome:
-        """One request, from its arrival to its end."""
+        """One request, from its arrival to its end; nothing once the load has stopped."""
+        if self._history.stop_ns:
+            return Outcome(index=request.index)
         call = self._history.calls[request.index] = Call(request.index, time.monotonic_ns())
+        self._under_way += 1
+        self._idle.clear()
         patience_s = (self._pace.arrive_timeout_ms + self._pace.rank_timeout_ms) / 1e3 + UNANSWERED_S
         try:
             async with asyncio.timeout((request.due_ns - request.arrives_ns) / 1e9 + patience_s):
@@ -99,7 +110,24 @@ class RecordingCaller:
         except Exception as error:
             # Neither an answer nor a status: the library let something else through.
             call.detail = f"{type(error).__name__}: {error}"
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
         return Outcome(index=request.index, tier=call.tier, error=call.error)
+
+    async def stop(self) -> None:
+        """Send no more, and wait for the end of what was sent."""
+        self._history.stop_ns = time.monotonic_ns()
+        await self._idle.wait()
+
+    async def note_lag(self) -> None:
+        """Measure how long this event loop is held up, until cancelled."""
+        while True:
+            begun_ns = time.monotonic_ns()
+            await asyncio.sleep(LAG_S)
+            late_ns = time.monotonic_ns() - begun_ns - int(LAG_S * 1e9)
+            self._history.lag_ns = max(self._history.lag_ns, late_ns)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -125,6 +153,14 @@ class RecordingCaller:
         call.scores, call.tier, call.instance_id = ranking.scores, ranking.tier, ranking.instance_id
 
 
-async def send(requests: Sequence[PlannedRequest], caller: RecordingCaller) -> dict[int, Outcome]:
-    """Send them all when they are due, whatever becomes of earlier ones; outcomes by index."""
-    return {outcome.index: outcome for outcome in await Generator(requests, caller).run()}
+@asynccontextmanager
+async def sending(requests: Sequence[PlannedRequest], caller: RecordingCaller) -> AsyncIterator[None]:
+    """While the block runs, send what is due, whatever becomes of earlier requests; then wait for their end."""
+    tasks = [asyncio.create_task(Generator(requests, caller).run()), asyncio.create_task(caller.note_lag())]
+    try:
+        yield
+        await caller.stop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

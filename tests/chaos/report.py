@@ -30,6 +30,7 @@ def row_of(played: Played) -> dict[str, Any]:
         "refused": verdict.refused,
         "unanswered": verdict.unanswered,
         "late": verdict.late,
+        "lag_ms": _rounded(verdict.lag_ms),
         "wrong_scores": verdict.wrong_scores,
         "errors": dict(verdict.errors),
         "errors_after_fence": verdict.errors_after_fence,

@@ -6,26 +6,26 @@ To be called on the main thread, which starts the processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from bench.load.outcome import Outcome
 from bench.load.traffic import PlannedRequest
 from bench.tiers.soak_samples import Sampler
 from tests.chaos.faults import fault
 from tests.chaos.ground import VERSIONS, Oracle
 from tests.chaos.history import History
 from tests.chaos.leaks import Rest, leaked, take
-from tests.chaos.load import RecordingCaller, planned, send
+from tests.chaos.load import RecordingCaller, planned, sending
 from tests.chaos.scenario import Kind, Pace, Scenario
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import Verdict, judge
 
-LEFT_LEAST_S = 4.0
-"""Of load after the fault's end: less tells nothing of recovery."""
+HARM_S_MAX = 90.0
+"""Of load that is planned for the harm to be done and undone: processes come up slowly on a loaded machine."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,8 @@ class Player:
         """Some load, so that what a process takes once is no growth."""
         requests = planned(self._pace, self._pace.warm_s, self._seed)
         async with self._caller(History()) as caller:
-            await send(requests, caller)
+            async with sending(requests, caller):
+                await asyncio.sleep(self._pace.warm_s)
         await self._rested(Sampler(self._stage.cluster))
 
     async def play(self, scenario: Scenario) -> Played:
@@ -66,38 +67,38 @@ class Player:
         pace, history, sampler = self._pace, History(), Sampler(self._stage.cluster)
         before = await asyncio.to_thread(take, self._stage, sampler)
         logged = self._log_errors()
-        seconds = pace.before_s + scenario.lasts_s + scenario.allow_s + pace.after_s
         # Other users in each scenario, so that none finds what the one before has left in DRAM.
-        requests = planned(pace, seconds, self._seed + zlib.crc32(scenario.name.encode()))
+        seed = self._seed + zlib.crc32(scenario.name.encode())
+        requests = planned(pace, pace.before_s + scenario.lasts_s + pace.after_s + HARM_S_MAX, seed)
         async with self._caller(history) as caller:
-            sending = asyncio.create_task(send(requests, caller))
-            await asyncio.sleep(pace.before_s)
-            await self._harm(scenario, history, sending)
-            outcomes = await sending
+            await self._loaded(scenario, requests, caller, history)
         history.write(self._stage.run_dir / f"{scenario.name}.jsonl")
-        last_ns = max(call.sent_ns for call in history.calls.values())
-        judging = asyncio.create_task(asyncio.to_thread(self._judged, scenario, requests, history, outcomes))
+        judging = asyncio.create_task(asyncio.to_thread(self._judged, scenario, requests, history))
         after = await self._rested(sampler)
-        verdict = await judging
-        if history.end_ns and last_ns - history.end_ns < LEFT_LEAST_S * 1e9:
-            verdict.broken.append("the fault ended too late for its recovery to be seen")
         return Played(
             scenario,
-            verdict,
+            await judging,
             leaked(before, after, sampler.must_be_zero, self._stage.cluster.supervisor.ended()),
             {name: count - logged.get(name, 0) for name, count in self._log_errors().items()},
-            ((history.end_ns or last_ns) - history.fault_ns) / 1e9,
+            ((history.end_ns or history.stop_ns) - history.fault_ns) / 1e9,
         )
 
-    async def _harm(self, scenario: Scenario, history: History, sending: asyncio.Task[dict[int, Outcome]]) -> None:
-        history.fault_ns = time.monotonic_ns()
-        async with fault(self._stage, scenario):
-            if scenario.stays_away:
-                await asyncio.wait({sending})
-            elif scenario.kind is not Kind.ROLL:
-                await asyncio.sleep(scenario.lasts_s)
-        if not scenario.stays_away:
-            history.end_ns = time.monotonic_ns()
+    async def _loaded(
+        self, scenario: Scenario, requests: Sequence[PlannedRequest], caller: RecordingCaller, history: History
+    ) -> None:
+        """The fault, with load before, during and after it."""
+        pace = self._pace
+        async with contextlib.AsyncExitStack() as whole:
+            async with sending(requests, caller):
+                await asyncio.sleep(pace.before_s)
+                history.fault_ns = time.monotonic_ns()
+                await whole.enter_async_context(fault(self._stage, scenario))
+                if scenario.kind is not Kind.ROLL:
+                    await asyncio.sleep(scenario.lasts_s)
+                if not scenario.stays_away:
+                    await whole.aclose()
+                    history.end_ns = time.monotonic_ns()
+                await asyncio.sleep(pace.after_s)
 
     @asynccontextmanager
     async def _caller(self, history: History) -> AsyncIterator[RecordingCaller]:
@@ -112,11 +113,9 @@ class Player:
         scenario: Scenario,
         requests: Sequence[PlannedRequest],
         history: History,
-        outcomes: dict[int, Outcome],
     ) -> Verdict:
         versions = VERSIONS if scenario.kind is Kind.UPGRADE else VERSIONS[:1]
-        rank_ms = {index: outcome.rank_ns / 1e6 for index, outcome in outcomes.items()}
-        return judge(scenario, self._pace, requests, history, rank_ms, self._oracle.of, versions)
+        return judge(scenario, self._pace, requests, history, self._oracle.of, versions)
 
     async def _rested(self, sampler: Sampler) -> Rest:
         """Wait until nothing is held any more, or for as long as is waited; what is seen then."""

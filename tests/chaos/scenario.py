@@ -65,7 +65,7 @@ class Scenario:
     on: tuple[str, ...]
     """Processes by name; of a connection, the caller and whom it calls."""
     lasts_s: float = 4.0
-    """From the harm to its end; what a process needs to come up again is added."""
+    """From the harm, once it is done, until its end begins; what a process needs to come up again is added."""
     stays_away: bool = False
     """What is harmed comes back when the load is over."""
     stage: str = "plain"
@@ -74,8 +74,6 @@ class Scenario:
     """Of RECONFIGURE: by name of the field."""
     delay_ms: float = 0.0
     """Of DELAY."""
-    allow_s: float = 0.0
-    """How much longer than `lasts_s` the harm and its end may take."""
     holds: Holds = field(default_factory=Holds)
 
 
@@ -87,7 +85,7 @@ class Pace:
     warm_s: float = 6.0
     """Of load before the first scenario of a cluster."""
     before_s: float = 5.0
-    after_s: float = 10.0
+    after_s: float = 8.0
     settle_least_s: float = 6.0
     """What only telemetry tells is up to five seconds old."""
     settle_most_s: float = 30.0

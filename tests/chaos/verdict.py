@@ -27,6 +27,8 @@ LATE_SLACK_MS = 300.0
 GOOD_NS = 2_000_000_000
 STEP_NS = 100_000_000
 SLOWER_TIMES, SLOWER_MS = 2.0, 20.0
+SENT_SLACK_NS = 500_000_000
+"""A request that was due so long before the load's stop has been sent."""
 IN_FLIGHT_SLACK_NS = 50_000_000
 """A signal takes effect a little after it was sent."""
 
@@ -43,6 +45,8 @@ class Verdict:
     refused: int = 0
     unanswered: int = 0
     late: int = 0
+    lag_ms: float = 0.0
+    """The longest that the callers' own process was held up."""
     wrong_scores: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     errors_after_fence: int = 0
@@ -62,7 +66,6 @@ def judge(
     pace: Pace,
     requests: Sequence[PlannedRequest],
     history: History,
-    rank_ms: Mapping[int, float],
     right: Scores,
     versions: Sequence[str],
 ) -> Verdict:
@@ -71,13 +74,20 @@ def judge(
     Args:
         scenario: what was done, and what must hold.
         pace: the callers' patience.
-        requests: all that was planned.
+        requests: all that was planned; those due after the load's stop are not asked about.
         history: what the callers saw.
-        rank_ms: by index, from when ranking was due until the request ended.
         right: the scores.
         versions: of the model that may have answered.
     """
-    verdict = Verdict(requests=len(requests))
+    by_index = {request.index: request for request in requests}
+    begun_ns = history.begun_ns(by_index)
+    last_ns = history.stop_ns - SENT_SLACK_NS
+    requests = [one for one in requests if one.index in history.calls or begun_ns + one.arrives_ns < last_ns]
+    # From when ranking was due by the plan, so that neither a queue nor a slow generator hides.
+    rank_ms = {
+        index: (call.ended_ns - begun_ns - by_index[index].due_ns) / 1e6 for index, call in history.calls.items()
+    }
+    verdict = Verdict(requests=len(requests), lag_ms=history.lag_ns / 1e6)
     _count(verdict, pace, requests, history)
     _compare(verdict, requests, history, right, versions)
     _time(verdict, scenario, history, rank_ms)
@@ -93,7 +103,7 @@ def judge(
 
 
 def _count(verdict: Verdict, pace: Pace, requests: Sequence[PlannedRequest], history: History) -> None:
-    late_ns = int((pace.rank_timeout_ms + LATE_SLACK_MS) * 1e6)
+    late_ns = int((pace.rank_timeout_ms + LATE_SLACK_MS) * 1e6) + history.lag_ns
     for request in requests:
         call = history.calls.get(request.index)
         if call is None or not call.ended_ns:

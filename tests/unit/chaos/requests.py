@@ -12,6 +12,7 @@ from tests.chaos.verdict import Verdict, judge
 MS = 1_000_000
 COUNT, EVERY_NS, RANK_NS = 200, 50 * MS, 5 * MS
 FAULT_NS, END_NS = 3_000 * MS, 6_000 * MS
+STOP_NS = (COUNT + 20) * EVERY_NS
 PACE = Pace()
 
 
@@ -37,7 +38,7 @@ def right(asked: PlannedRequest, version: str) -> np.ndarray:
 
 def history(*, returns: bool = True) -> History:
     """Monotonic time begins at 1 ns, since 0 means that something has not come."""
-    made = History(fault_ns=FAULT_NS, end_ns=END_NS if returns else 0)
+    made = History(fault_ns=FAULT_NS, end_ns=END_NS if returns else 0, stop_ns=STOP_NS)
     for index in range(COUNT):
         at_ns = 1 + index * EVERY_NS
         made.calls[index] = Call(index, at_ns, at_ns, at_ns + RANK_NS, scores=right(request(index), "1"), tier="DEVICE")
@@ -50,5 +51,4 @@ def failed(call: Call, took_ns: int = RANK_NS, error: str = "Unreachable") -> No
 
 def judged(seen: History, holds: Holds | None = None, versions: tuple[str, ...] = ("1",)) -> Verdict:
     scenario = Scenario(name="made_up", kind=Kind.KILL, on=("ranker-1",), holds=holds or Holds())
-    rank_ms = {index: (call.ended_ns - call.ranked_ns) / MS for index, call in seen.calls.items()}
-    return judge(scenario, PACE, [request(index) for index in range(COUNT)], seen, rank_ms, right, versions)
+    return judge(scenario, PACE, [request(index) for index in range(COUNT)], seen, right, versions)

@@ -56,11 +56,21 @@ def test_a_request_that_was_never_sent_is_unanswered():
     assert judged(seen).unanswered == 1
 
 
+def test_requests_that_were_due_after_the_loads_stop_are_not_asked_about():
+    seen = history()
+    seen.stop_ns = (COUNT - 5) * EVERY_NS
+    for index in range(COUNT - 5, COUNT):
+        del seen.calls[index]
+    assert (judged(seen).unanswered, judged(seen).requests) == (0, COUNT - 5)
+
+
 def test_an_answer_after_the_deadline_is_late():
     seen = history()
     seen.calls[7].ended_ns += 2_000 * MS
     verdict = judged(seen)
     assert verdict.late == 1 and verdict.broken
+    seen.lag_ns = 1_000 * MS
+    assert judged(seen).late == 0, "the callers themselves were held up for so long"
 
 
 def test_an_error_breaks_the_rule_that_none_fails():
