@@ -112,7 +112,8 @@ def _count(verdict: Verdict, pace: Pace, requests: Sequence[PlannedRequest], his
         verdict.answered += call.is_answered
         verdict.refused += not call.is_answered
         verdict.late += bool(call.ranked_ns) and call.ended_ns - call.ranked_ns > late_ns
-        verdict.tiers[call.tier] += call.is_answered
+        if call.is_answered:
+            verdict.tiers[call.tier] += 1
         if call.error:
             verdict.errors[call.error] += 1
 
@@ -151,7 +152,7 @@ def _time(verdict: Verdict, scenario: Scenario, history: History, rank_ms: Mappi
     back_ns = [
         call.ended_ns - history.end_ns
         for call in history.calls.values()
-        if history.end_ns and call.tier == scenario.holds.tier_back and call.sent_ns > history.end_ns
+        if history.end_ns and call.tier and call.tier == scenario.holds.tier_back and call.sent_ns > history.end_ns
     ]
     verdict.tier_back_s = min(back_ns) / 1e9 if back_ns else None
 
