@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import fnmatch
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         sys.stdout.writelines(f"{one.name}: {one.kind.value}, on {' and '.join(one.on)}\n" for one in scenarios)
         return 0
+    # Both end the clusters in order, also where a script in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun_s = time.monotonic()
     played = run(scenarios, replace(Pace(), rate_hz=given.rate), given.seed, given.run_dir)
     line = line_of(played, given.seed, time.monotonic() - begun_s)
@@ -59,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     for one in played:
         for text in one.broken:
             _say(f"{one.scenario.name}: BROKEN: {text}")
+        for text in one.verdict.unjudged:
+            _say(f"{one.scenario.name}: not judged, the machine was busy: {text}")
     sys.stdout.write(json.dumps(line) + "\n")
     return int(bool(line["broken"]))
 

@@ -46,6 +46,7 @@ def row_of(played: Played) -> dict[str, Any]:
         "left_behind": played.leaks,
         "log_errors": {name: count for name, count in played.log_errors.items() if count},
         "broken": played.broken,
+        "unjudged": verdict.unjudged,
     }
 
 
@@ -57,6 +58,7 @@ def line_of(played: Sequence[Played], seed: int, seconds: float) -> dict[str, An
         "unanswered": sum(one.verdict.unanswered for one in played),
         "leaks": sum(len(one.leaks) for one in played),
         "broken": sum(len(one.broken) for one in played),
+        "unjudged": sum(len(one.verdict.unjudged) for one in played),
         "seed": seed,
         "seconds": round(seconds, 1),
     }

@@ -24,6 +24,8 @@ from tests.system.world import SCORE_DIFFERENCE_MOST
 
 LATE_SLACK_MS = 300.0
 """Beyond the deadline: what a loaded machine takes to say so."""
+LAG_MS_MAX = 100.0
+"""A machine that holds the callers up for longer holds the services up as well: latencies are not judged."""
 GOOD_NS = 2_000_000_000
 STEP_NS = 100_000_000
 SLOWER_TIMES, SLOWER_MS = 2.0, 20.0
@@ -59,6 +61,8 @@ class Verdict:
     tiers: Counter[str] = field(default_factory=Counter)
     versions_after: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    """What was too slow while the callers' own process was held up: the machine had other work, and it says nothing."""
 
 
 def judge(
@@ -99,6 +103,7 @@ def judge(
     window_ns = history.fault_ns, history.fault_ns + IN_FLIGHT_SLACK_NS
     verdict.in_flight = sum(call.was_ranking(*window_ns) for call in history.calls.values())
     verdict.broken = broken_rules(verdict, scenario.holds)
+    (verdict.unjudged if verdict.lag_ms > LAG_MS_MAX else verdict.broken).extend(too_slow(verdict, scenario.holds))
     return verdict
 
 
@@ -171,8 +176,8 @@ def recovery_s(calls: Sequence[Call], rank_ms: Mapping[int, float], begin_ns: in
 
 
 def broken_rules(verdict: Verdict, holds: Holds) -> list[str]:
-    """What does not hold, in words."""
-    found = [
+    """What does not hold, whatever the machine does, in words."""
+    found: list[tuple[object, str]] = [
         (verdict.unanswered, f"{verdict.unanswered} requests were neither answered nor refused"),
         (verdict.late, f"{verdict.late} requests ended after their deadline"),
         (verdict.wrong_scores, f"{verdict.wrong_scores} answers have wrong scores"),
@@ -190,10 +195,13 @@ def broken_rules(verdict: Verdict, holds: Holds) -> list[str]:
             f"{verdict.refused} requests failed, {verdict.in_flight} were in flight",
         ),
     ]
-    return [text for is_broken, text in found if is_broken] + _late_recovery(verdict, holds)
+    if holds.versions_after and set(verdict.versions_after) != holds.versions_after:
+        found.append((True, f"afterwards versions {sorted(verdict.versions_after)} answered"))
+    return [text for is_broken, text in found if is_broken]
 
 
-def _late_recovery(verdict: Verdict, holds: Holds) -> list[str]:
+def too_slow(verdict: Verdict, holds: Holds) -> list[str]:
+    """What came back too late, in words."""
     found = []
     most_s = holds.recovery_s_max
     if most_s is not None and (verdict.recovery_s is None or verdict.recovery_s > most_s):
@@ -201,8 +209,6 @@ def _late_recovery(verdict: Verdict, holds: Holds) -> list[str]:
     if holds.tier_back and (verdict.tier_back_s is None or verdict.tier_back_s > holds.tier_back_s):
         back = _seconds(verdict.tier_back_s)
         found.append(f"{holds.tier_back} was back after {back}, not within {holds.tier_back_s:g} s")
-    if holds.versions_after and set(verdict.versions_after) != holds.versions_after:
-        found.append(f"afterwards versions {sorted(verdict.versions_after)} answered")
     return found
 
 

@@ -125,6 +125,17 @@ def test_what_never_is_well_again_has_not_recovered():
     assert verdict.recovery_s is None and len(verdict.broken) == 2
 
 
+def test_what_is_too_slow_on_a_machine_that_holds_the_callers_up_is_told_and_not_judged():
+    seen = history()
+    for index in range(DURING, COUNT, 10):
+        seen.calls[index].ended_ns += 500 * MS
+    seen.lag_ns = 300 * MS
+    verdict = judged(seen, Holds(recovery_s_max=3.0))
+    assert (verdict.broken, len(verdict.unjudged)) == ([], 1)
+    failed(seen.calls[LATER])
+    assert judged(seen, Holds(recovery_s_max=3.0)).broken, "errors are judged all the same"
+
+
 def test_what_is_fenced_counts_its_recovery_from_the_fault():
     seen = history()
     for index in range(DURING, DURING + 20):
