@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import fnmatch
 import json
+import os
 import signal
 import sys
 import time
@@ -53,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         sys.stdout.writelines(f"{one.name}: {one.kind.value}, on {' and '.join(one.on)}\n" for one in scenarios)
         return 0
-    # Both end the clusters in order, also where a script in the background has SIGINT ignored.
+    # As the demo: SIGTERM ends the clusters in order, also where a script in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     begun_s = time.monotonic()
     played = run(scenarios, replace(Pace(), rate_hz=given.rate), given.seed, given.run_dir)
     line = line_of(played, given.seed, time.monotonic() - begun_s)
