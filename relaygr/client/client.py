@@ -44,7 +44,7 @@ class RelayClient:
 
     Args:
         trigger: host:port, or several separated by commas: the next is called once one is lost.
-        router: host:port, or several likewise.
+        router: host:port, or several likewise; also one that falls silent is left, in the middle of a rank.
         tenant: whose users these are.
         telemetry: of the integrator; None draws trace ids and exports nothing.
         arrive_timeout_ms: longest wait for the trigger; after it the request goes on without a ticket.
