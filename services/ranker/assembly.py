@@ -58,6 +58,11 @@ from services.ranker.service import RankerService
 
 LOG = logging.getLogger(__name__)
 
+LEAVE_S_MAX = 3.0
+"""For open windows when told to stop; those that are longer end with the process."""
+LEAVE_QUIET_S = 0.5
+"""Nothing has come for so long: routers have heard that this instance leaves, and have no rank for it."""
+LEAVE_LOOK_S = 0.02
 USER_TOKENS = 1
 """Tokens of a psi beside its behaviours."""
 
@@ -199,9 +204,22 @@ class Ranker:
         self.state_changed()
 
     async def leave(self) -> None:
-        """Leave the registry, so that nobody is sent here any more."""
-        if self.registration is not None:
-            await self.registration.withdraw()
+        """Take no new pre-infers, serve out the windows that are open, and leave the registry.
+
+        Ranks of those windows still come here meanwhile. Elsewhere they would run in full, and where this was the last
+        instance of its model, nowhere. Until routers have heard of it, some come whose pre-infer was declined.
+        """
+        if self.registration is None:
+            return
+        self.servicer.set_draining(True)
+        end_s = time.monotonic() + LEAVE_S_MAX
+        while self._is_in_use() and time.monotonic() < end_s:  # noqa: ASYNC110 - windows close by time, too
+            await asyncio.sleep(LEAVE_LOOK_S)
+        await self.registration.withdraw()
+
+    def _is_in_use(self) -> bool:
+        quiet_s = (time.monotonic_ns() - self.servicer.called_ns) / 1e9
+        return self.engine.residency.snapshot().open_tickets > 0 or quiet_s < LEAVE_QUIET_S
 
     async def close(self) -> None:
         """Stop everything; after the server has stopped."""

@@ -99,11 +99,25 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self._ended = EndedTickets()
         self._deadline_default_ns = deadline_default_ns
         self._budget_default_ns = budget_default_ns
+        self._called_ns = 0
+
+    @property
+    def called_ns(self) -> int:
+        """When a pre-infer or a rank came last, monotonic; 0 when none has."""
+        return self._called_ns
+
+    def set_draining(self, is_draining: bool) -> None:
+        """Stop or resume taking pre-infers."""
+        state = InstanceState.DRAINING if is_draining else InstanceState.READY
+        self._instance.record = replace(self._instance.record, state=state)
+        self._engine.feed(ev.DrainSet(is_draining))
+        self._on_state()
 
     async def PreInfer(
         self, request: ranker_pb2.PreInferRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.PreInferResponse:
         """Accept or decline a production; the work runs on."""
+        self._called_ns = time.monotonic_ns()
         claims = decode_ticket(request.ticket, self._ticket_key)
         owner = user_key_of(claims.tenant, claims.user, "ticket.claims.")
         if request.history.HasField("cut") and request.history.cut != claims.cut:
@@ -156,7 +170,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
 
     async def Rank(self, request: ranker_pb2.RankRequest, context: grpc.aio.ServicerContext) -> ranker_pb2.RankResponse:
         """Score candidates; losing psi is never an error."""
-        arrived_ns = time.monotonic_ns()
+        arrived_ns = self._called_ns = time.monotonic_ns()
         self._engine.observed.rank_asked(arrived_ns)
         asked = self._read(request, context, arrived_ns)
         result = await self._engine.rank(asked.work)
@@ -318,10 +332,7 @@ class RankerService(ranker_pb2_grpc.RankerServiceServicer):
         self, request: ranker_pb2.DrainRequest, context: grpc.aio.ServicerContext
     ) -> ranker_pb2.DrainResponse:
         """Stop or resume taking pre-infers."""
-        state = InstanceState.READY if request.undo else InstanceState.DRAINING
-        self._instance.record = replace(self._instance.record, state=state)
-        self._engine.feed(ev.DrainSet(not request.undo))
-        self._on_state()
+        self.set_draining(not request.undo)
         return ranker_pb2.DrainResponse(
             state=self._state(), open_tickets=self._engine.residency.snapshot().open_tickets
         )
