@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from relaygr.config import describe, load
 from relaygr.rpc.server import RpcServer, serve_until_signal
+from relaygr.runtime.logs import next_step
 from relaygr.runtime.loop import LoopLagProbe, configure_logging
 from relaygr.runtime.process import settle_memory, share_interpreter
 from relaygr.security.identity import Role
@@ -39,7 +40,13 @@ async def serve(config: ExpanderConfig) -> None:
         sample_ratio=config.trace_sample_ratio,
     )
     tls = material_of(config, Role.EXPANDER)
-    segment = create_segment(config, new_boot_id())
+    try:
+        segment = create_segment(config, new_boot_id())
+    except OSError as error:
+        # No room as a rule: all of it is allocated now, so that no ranker meets a page that cannot be had.
+        step = next_step("free room there, or lower RELAYGR_EXPANDER_SEGMENT_BYTES; rankers compute meanwhile")
+        _log.error("no segment in %s: %s", config.segment_directory, error.strerror or error, extra=step)
+        raise SystemExit(1) from None
     tiering = Tiering(config.limits, segment.presence, segment)
     probe = LoopLagProbe(telemetry.histogram(names.METRIC_LOOP_LAG).record)
     sweeper = Sweeper(tiering, segment.locks, config.probe_ms / 1000)

@@ -67,9 +67,12 @@ template <class Element>
 void sum_all(const RgrSums& sums, void* out) {
     auto* const target = static_cast<typename Element::Bits*>(out);
     switch (sums.summands) {
-        case 2: return sum_tokens<Element, 2>(sums, target);
-        case 3: return sum_tokens<Element, 3>(sums, target);
-        default: return sum_tokens<Element, 4>(sums, target);
+        case 2:
+            return sum_tokens<Element, 2>(sums, target);
+        case 3:
+            return sum_tokens<Element, 3>(sums, target);
+        default:
+            return sum_tokens<Element, 4>(sums, target);
     }
 }
 
