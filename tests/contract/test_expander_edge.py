@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -136,3 +139,17 @@ async def test_describe_counts_what_happened(world: World) -> None:
     assert (seen.hits, seen.misses, seen.entries, seen.pins, seen.owners) == (1, 1, 1, 1, 1)
     assert (seen.published_bytes, seen.staging_bytes, seen.quarantined_bytes) == (8 * 4096, 0, 0)
     assert seen.boot_id == world.segment.boot_id
+
+
+def test_an_expander_without_room_for_its_segment_says_so_in_one_line_and_ends(tmp_path: Path) -> None:
+    settings = {"ADDRESS": "127.0.0.1:0", "SEGMENT_DIRECTORY": str(tmp_path / "absent"), "DEPLOYMENT": "no.room"}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.expander"],
+        env=os.environ | {f"RELAYGR_EXPANDER_{name}": value for name, value in settings.items()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no segment in" in done.stderr and "SEGMENT_BYTES" in done.stderr and "Traceback" not in done.stderr
