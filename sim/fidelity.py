@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -156,10 +157,14 @@ def of_newest_report() -> dict[str, Any] | None:
         return None
 
 
+_DATED = re.compile(r"_(\d{4}-\d{2}-\d{2})(_\w+)?$")
+
+
 def newest_report(folder: Path = REPORTS) -> Path | None:
-    """The newest report of the load benchmark, by its name."""
-    found = sorted(folder.glob("load_*/run.json"), key=lambda path: path.parent.name.rpartition("_")[2])
-    return found[-1].parent if found else None
+    """The newest report of the load benchmark, by the date in its name; of one date, the one that says no more."""
+    dated = ((_DATED.search(path.parent.name), path.parent) for path in folder.glob("load_*/run.json"))
+    newest = max(((match[1], match[2] is None, report) for match, report in dated if match), default=None)
+    return newest[2] if newest else None
 
 
 def main(arguments: list[str] | None = None) -> int:

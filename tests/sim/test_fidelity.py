@@ -67,9 +67,9 @@ def test_other_work_delays_devices_alike_when_no_core_is_idle():
 
 def test_times_of_a_run_are_those_that_it_measured(run):
     measured = measured_of(run, TOKEN_BYTES)
-    work = run["work"]["1312"]["pre_infer_ms"]
+    work = run["work"]["1320"]["pre_infer_ms"]
     # At work a production takes a little longer than alone.
-    assert 1.0 < measured.true.extend_ns(1312, 0) / (work * 1e6) < 1.2
+    assert 1.0 < measured.true.extend_ns(1320, 0) / (work * 1e6) < 1.2
     probe = next(one for one in run["probes"] if one["purpose"] == "length" and one["mode"] == "full")
     median_ms = probe["stages_ms"]["FULL"]["compute"]["p50"]
     assert measured.true.full_ns(256, 0, probe["tokens"]) / 1e6 == pytest.approx(median_ms, rel=0.01)
@@ -92,7 +92,7 @@ def test_a_run_without_a_length_search_is_refused_with_what_it_lacks(run):
         measured_of(short, TOKEN_BYTES)
 
 
-@pytest.mark.parametrize(("mode", "rate_hz"), (("full", 14.09), ("relay_dram", 17.82)))
+@pytest.mark.parametrize(("mode", "rate_hz"), (("full", 13.76), ("relay_dram", 48.11)))
 def test_a_probe_is_predicted_near_what_was_measured(run, machine, mode, rate_hz):
     probe = next(one for one in run["probes"] if one["mode"] == mode and one["rate_hz"] == rate_hz)
     found = machine.run(mode, probe["tokens"], rate_hz, machine.profile.traffic, probe["seed"], 1)
@@ -102,7 +102,7 @@ def test_a_probe_is_predicted_near_what_was_measured(run, machine, mode, rate_hz
 
 
 def test_without_the_machines_other_work_hardly_a_rank_waits_for_psi(run):
-    probe = next(one for one in run["probes"] if one["mode"] == "relay_dram" and one["rate_hz"] == 21.62)
+    probe = next(one for one in run["probes"] if one["mode"] == "relay_dram" and one["rate_hz"] == 52.92)
     joined = {}
     for share in (0.0, 1.0):
         machine = Machine(run)
@@ -112,23 +112,21 @@ def test_without_the_machines_other_work_hardly_a_rank_waits_for_psi(run):
         }
         machine.measured = replace(machine.measured, host=host)
         traffic = machine.profile.traffic
-        joined[share] = machine.run("relay_dram", probe["tokens"], 21.62, traffic, probe["seed"], 1).tiers["JOINED"]
+        joined[share] = machine.run("relay_dram", probe["tokens"], 52.92, traffic, probe["seed"], 1).tiers["JOINED"]
     assert joined[0.0] < 0.5 * probe["tiers"]["JOINED"] < joined[1.0]
 
 
 def test_prediction_and_measurement_stand_side_by_side(run):
-    searches = [one for one in run["searches"] if one["mode"] == "full" and one["value"] is not None]
-    probes = [one for one in run["probes"] if one["mode"] == "full" or one["purpose"] == "length"]
-    kept = [one for one in probes if one["rate_hz"] not in (20.64, 18.76, 17.05)]
-    relay = [one for one in run["probes"] if one["mode"] == "relay_dram" and one["rate_hz"] == 24.6]
-    found = fidelity({**run, "searches": searches, "probes": kept + relay})
+    searches = [one for one in run["searches"] if one["mode"] == "relay_dram" and one["purpose"] == "search_l0"]
+    kept = [one for one in run["probes"] if one["purpose"] == "length" or one["rate_hz"] in (13.76, 48.11)]
+    found = fidelity({**run, "searches": searches, "probes": kept})
     assert found["throughput_err"] <= 0.15 and found["p99_err"] <= 0.25
     text = table({"report": "r", **found})
-    assert "| `full` | 1312 | 14.09 |" in text and "`relay_dram`" in text
+    assert "| `full` | 1320 | 13.76 |" in text and "`relay_dram`" in text
 
 
 def test_the_newest_report_is_the_one_with_the_latest_date(tmp_path):
-    for name in ("load_b_2026-01-02", "load_a_2026-03-01", "load_c_2025-12-31"):
+    for name in ("load_b_2026-01-02", "load_a_2026-03-01_ffff", "load_a_2026-03-01", "load_c_2025-12-31", "load_d"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
     found = newest_report(tmp_path)
