@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
 from relaygr.domain.identity import UserKey
+from relaygr.segment import Transfer
 from relaygr.v1 import expander_pb2 as pb
+from services.ranker.adapters import dram_copier
 from services.ranker.adapters.dram import DramTier
 from services.ranker.adapters.dram_known import ENTRIES_MAX
 from tests.contract.expander_world import World, empty, expander_world, found, key_of, pages_of, same, stored, until
@@ -67,6 +71,38 @@ async def test_a_forgotten_users_entry_is_remembered_by_nobody(world: World) -> 
     pages = empty()
     assert not await first.load(late, pages), "found before, loaded after it was forgotten"
     assert len(first._known) == 0
+
+
+@pytest.mark.parametrize("known_max", [0, ENTRIES_MAX], ids=["pinned", "remembered"])
+@pytest.mark.parametrize("what", ["forgotten", "replaced", "expander closed"])
+async def test_what_happens_between_the_last_byte_and_the_loop_that_hears_of_it_is_seen(
+    world: World, monkeypatch: pytest.MonkeyPatch, known_max: int, what: str
+) -> None:
+    tier, other = await world.ranker(known_max=known_max), await world.ranker("r2")
+    assert await stored(tier, key_of("u"), pages_of(1))
+    move, moved, may_end = dram_copier.move, asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(transfer: Transfer, should_stop: Callable[[], bool]) -> bool:
+        is_done = move(transfer, should_stop)
+        if not transfer.is_store:
+            loop.call_soon_threadsafe(moved.set)
+            assert may_end.wait(10)
+        return is_done
+
+    monkeypatch.setattr(dram_copier, "move", held)
+    load = asyncio.ensure_future(tier.load(await found(tier, key_of("u")), empty()))
+    await moved.wait()
+    match what:
+        case "forgotten":
+            await other.forget(UserKey("t", "u"))
+        case "replaced":
+            assert await stored(other, key_of("u"), pages_of(2, count=4), tokens=400)
+        case _:
+            # As `OwnedSegment.close` begins, and as a next start does for one that was killed.
+            world.segment.clear(range(world.segment.geometry.block_count))
+    may_end.set()
+    assert not await load
 
 
 async def test_an_evicted_or_aged_entry_is_not_found(tmp_path: Path) -> None:
