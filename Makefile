@@ -128,7 +128,7 @@ sim-large: $(INSTALLED) generated ## a thousand instances, two million requests,
 	@$(BIN)/python -m sim.compiled sim.large $(ARGS)
 
 ##@ Measure
-bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 minutes, ends with one JSON line
+bench: $(INSTALLED) generated ## the cluster under an SLO, full inference against the relay; 20 to 28 minutes, ends with one JSON line
 	@$(BIN)/python -m bench.load $(ARGS)
 
 bench-full: $(INSTALLED) generated ## the same for every mode, with sweeps; an hour

@@ -11,14 +11,11 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from bench.tiers.steps import ATTACH_S, DIGEST, MIB, MODEL, Pages, expander_and_tier, pages_of
+from bench.tiers.steps import DIGEST, MIB, MODEL, Pages, attached, expander_and_tier, pages_of
 from relaygr.domain.identity import PsiKey, UserKey
-from relaygr.rpc.channel import ChannelPool
-from relaygr.telemetry import Telemetry
 from services.ranker.adapters.dram import DramTier
 from services.ranker.adapters.dram_remote import RemoteDramTier
 from services.ranker.adapters.dram_remote_reach import RemoteCost
@@ -90,28 +87,17 @@ async def _load(tier: DramTier | RemoteDramTier, key: PsiKey, target: Pages) -> 
     assert hit is not None and await tier.load(hit, target), "what was stored was not found"  # type: ignore[arg-type]
 
 
-@asynccontextmanager
-async def _remote(address: str, costs: list[RemoteCost]) -> AsyncIterator[RemoteDramTier]:
-    telemetry = Telemetry.setup("relaygr-tiers", "tiers", None, b"tiers")
-    channels = ChannelPool(telemetry)
-    tier = RemoteDramTier(
-        address,
-        channels,
-        "remote",
-        1,
-        MODEL,
-        on_measured=costs.append,
-        lookup_timeout_s=TIMEOUT_S,
-        fetch_timeout_s=TIMEOUT_S,
-        store_timeout_s=TIMEOUT_S,
+def _remote(address: str, costs: list[RemoteCost]) -> AbstractAsyncContextManager[RemoteDramTier]:
+    return attached(
+        lambda channels: RemoteDramTier(
+            address,
+            channels,
+            "remote",
+            1,
+            MODEL,
+            on_measured=costs.append,
+            lookup_timeout_s=TIMEOUT_S,
+            fetch_timeout_s=TIMEOUT_S,
+            store_timeout_s=TIMEOUT_S,
+        )
     )
-    tier.start()
-    try:
-        async with asyncio.timeout(ATTACH_S):
-            while not tier.is_attached:  # noqa: ASYNC110 - attaching is announced to a callback of the engine's
-                await asyncio.sleep(0.01)
-        yield tier
-    finally:
-        await tier.close()
-        await channels.close()
-        telemetry.shutdown()

@@ -20,10 +20,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from relaygr.domain.identity import ModelIdentity, PsiKey, UserKey
 from relaygr.rpc.channel import ChannelPool
 from relaygr.telemetry import Telemetry
 from services.ranker.adapters.dram import DramTier
+from services.ranker.adapters.dram_remote import RemoteDramTier
 
 MIB = 1024 * 1024
 SIZES_MIB = (1, 4, 8, 16, 32, 64)
@@ -53,6 +55,7 @@ CALL_TIMEOUT_S = 1.0
 """Of control calls here; a busy machine must not end the measurement."""
 
 Pages = list[NDArray[np.uint8]]
+T = TypeVar("T", DramTier, RemoteDramTier)
 
 
 @dataclass
@@ -217,9 +220,18 @@ async def expander_and_tier() -> AsyncIterator[tuple[str, DramTier]]:
 @asynccontextmanager
 async def tier_at(address: str, owner: str, **settings: int) -> AsyncIterator[DramTier]:
     """This process, attached to an expander as one more ranker."""
-    telemetry = Telemetry.setup("relaygr-tiers", owner, None, b"tiers")
+    async with attached(
+        lambda channels: DramTier(address, channels, owner, 1, MODEL, call_timeout_s=CALL_TIMEOUT_S, **settings)
+    ) as tier:
+        yield tier
+
+
+@asynccontextmanager
+async def attached(make: Callable[[ChannelPool], T]) -> AsyncIterator[T]:
+    """A way to an expander, once it is attached; closed afterwards."""
+    telemetry = Telemetry.setup("relaygr-tiers", "tiers", None, b"tiers")
     channels = ChannelPool(telemetry)
-    tier = DramTier(address, channels, owner, 1, MODEL, call_timeout_s=CALL_TIMEOUT_S, **settings)
+    tier = make(channels)
     tier.start()
     try:
         async with asyncio.timeout(ATTACH_S):

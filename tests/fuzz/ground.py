@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from relaygr.behaviours.columns import Behaviours, Candidates, FeatureSpec, Prof
 from relaygr.behaviours.log import Rows
 from relaygr.behaviours.store import FileStore
 from relaygr.domain.identity import ModelLimits
+from relaygr.domain.instance import InstanceRecord
+from relaygr.rpc.identity import model_to_pb
+from relaygr.rpc.tickets import encode_ticket
 from relaygr.telemetry import Telemetry
 from relaygr.v1 import common_pb2, ranker_pb2
 
@@ -82,3 +87,18 @@ def store(directory: Path, each: int = STORED_EACH) -> FileStore:
         builder.add(rows)
         builder.finish(profiles)
     return FileStore(directory)
+
+
+def ticket(record: InstanceRecord, **claims: Any) -> common_pb2.Ticket:
+    """A ticket that an instance takes: issued now, open for two seconds, under the right key."""
+    now_ns = time.time_ns()
+    said = common_pb2.TicketClaims(
+        tenant="default",
+        instance_id=record.instance_id,
+        instance_epoch=record.epoch,
+        model=model_to_pb(record.model),
+        issued_unix_ns=now_ns,
+        expires_unix_ns=now_ns + 2_000_000_000,
+        **claims,
+    )
+    return encode_ticket(said, KEY)

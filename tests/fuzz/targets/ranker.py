@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +15,7 @@ from relaygr.behaviours.columns import Cross
 from relaygr.model import checkpoint
 from relaygr.model.config import ModelConfig
 from relaygr.model.init import new_model
-from relaygr.rpc.identity import model_to_pb
 from relaygr.rpc.server import RpcServer
-from relaygr.rpc.tickets import encode_ticket
 from relaygr.v1 import common_pb2, ranker_pb2
 from relaygr.v1.ranker_pb2_grpc import add_RankerServiceServicer_to_server
 from services.ranker.assembly import Ranker
@@ -80,23 +77,16 @@ class Fuzzed(Calls):
 
     def ticket(self, history: common_pb2.History, user: str) -> common_pb2.Ticket:
         self._tickets = (self._tickets + 1) % 64
-        record, now = self._ranker.instance.record, time.time_ns()
-        claims = common_pb2.TicketClaims(
+        return ground.ticket(
+            self._ranker.instance.record,
             ticket_id=f"t{self._tickets}",
-            tenant="default",
             user=user,
-            instance_id=record.instance_id,
-            instance_epoch=record.epoch,
-            model=model_to_pb(record.model),
             cut=history.cut,
-            issued_unix_ns=now,
-            expires_unix_ns=now + 2_000_000_000,
             reserved_bytes=1 << 16,
             traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
             trigger_id="trigger-1",
             rank_budget_ns=20_000_000,
         )
-        return encode_ticket(claims, ground.KEY)
 
     def rank(self, random: Random) -> ranker_pb2.RankRequest:
         user, history = str(random.randrange(1, 12)), self.history(random)

@@ -13,9 +13,7 @@ from google.protobuf.message import DecodeError
 
 from relaygr.errors import InvalidRequest
 from relaygr.rpc.channel import ChannelPool
-from relaygr.rpc.identity import model_to_pb
 from relaygr.rpc.server import RpcServer
-from relaygr.rpc.tickets import encode_ticket
 from relaygr.v1 import common_pb2, ranker_pb2, router_pb2
 from services.router.adapters.rankers import Rankers
 from services.router.config import RouterConfig
@@ -90,20 +88,13 @@ def user(random: Random) -> str:
 
 
 def ticket(random: Random, history: common_pb2.History, name: str) -> common_pb2.Ticket:
-    found, now = random.choice(RECORDS), time.time_ns()
-    claims = common_pb2.TicketClaims(
+    return ground.ticket(
+        random.choice(RECORDS),
         ticket_id=f"t{random.randrange(100_000)}",
-        tenant="default",
         user=name,
-        instance_id=found.instance_id,
-        instance_epoch=found.epoch,
-        model=model_to_pb(found.model),
         cut=history.cut,
-        issued_unix_ns=now,
-        expires_unix_ns=now + 2_000_000_000,
         trigger_id=random.choice(("trigger-1", "trigger-2", "")),
     )
-    return encode_ticket(claims, ground.KEY)
 
 
 def resolve(random: Random) -> router_pb2.ResolveRequest:
