@@ -20,6 +20,12 @@ from relaygr.segment.layout import SegmentRejected
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,47}")
 # struct flock of 64-bit Linux: type, whence, start, length, pid; padded by native alignment.
 _FLOCK = struct.Struct("@hhqqi4x")
+DEPLOYMENT_RULE = "letters, digits, '_' and '.', at most 48"
+
+
+def is_deployment(name: str) -> bool:
+    """Whether a deployment's name can be part of a file name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def segment_path(directory: Path, deployment: str, boot_id: str) -> Path:
@@ -28,8 +34,8 @@ def segment_path(directory: Path, deployment: str, boot_id: str) -> Path:
     Raises:
         SegmentRejected: the deployment's name cannot be part of a file name.
     """
-    if not _NAME.fullmatch(deployment):
-        raise SegmentRejected(f"deployment {deployment!r}: letters, digits, '_' and '.', at most 48")
+    if not is_deployment(deployment):
+        raise SegmentRejected(f"deployment {deployment!r}: {DEPLOYMENT_RULE}")
     return directory / f"relaygr-{deployment}-{boot_id}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -122,8 +121,3 @@ def _clear_generations(fd: int) -> None:
     table_bytes = geometry.block_count * GENERATION_BYTES
     if os.fstat(fd).st_size >= PAGE_BYTES + table_bytes:
         os.pwrite(fd, bytes(table_bytes), PAGE_BYTES)
-
-
-def is_out_of_room(error: OSError) -> bool:
-    """True when the segment's directory could not hold it."""
-    return error.errno in (errno.ENOSPC, errno.ENOMEM)

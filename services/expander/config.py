@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from relaygr.security.settings import TransportSettings
 from relaygr.segment import Geometry
+from relaygr.segment.files import DEPLOYMENT_RULE, is_deployment
 from services.expander.core.admission import AdmissionPolicy
 from services.expander.core.limits import TieringLimits
 
@@ -98,6 +99,7 @@ class ExpanderConfig(TransportSettings):
     def __post_init__(self) -> None:
         """Refuse impossible combinations at the start."""
         self.check_transport(self.address)
+        assert is_deployment(self.deployment), f"deployment {self.deployment!r}: {DEPLOYMENT_RULE}"
         for name in ("pinned_share", "staging_share", "tenant_share", "owner_share"):
             assert 0 < getattr(self, name) <= 1, f"{name} must be in (0, 1]"
         assert self.transfer_streams_max > 0, "transfer_streams_max must be positive"

@@ -28,6 +28,7 @@ def test_the_defaults_make_an_expander():
         ("BLOCK_BYTES", "1000"),
         ("SEGMENT_BYTES", "1000"),
         ("PIN_MS", "0"),
+        ("DEPLOYMENT", "no-room"),
         ("UNKNOWN", "1"),
     ],
 )
